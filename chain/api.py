@@ -63,7 +63,10 @@ class AccountState:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An inbound or outbound message of a transaction. `source` is None for an external one, `destination` for a log."""
+    """An inbound or outbound message of a transaction. `source` is None for an external one, `destination` for a log.
+
+    Both are also None for an account outside workchain 0, whose 32-byte id could repeat one of ours: `external` tells.
+    """
 
     source: bytes | None
     destination: bytes | None
@@ -72,6 +75,10 @@ class Message:
     bounced: bool
     created_lt: int
     forward_fee_nano: int
+    external: bool = False
+    """True for a message from or to the world outside the chain."""
+    hash: bytes = b""
+    """Representation hash of the message cell."""
 
 
 @dataclass(frozen=True, slots=True)
