@@ -1,0 +1,42 @@
+"""Message ops and tags of signed structures, as in contracts/schema.tlb (crc32 of the row, top bit cleared)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Op(IntEnum):
+    GENESIS = 0x796246D3
+    INIT = 0x615D7B9A
+    OPEN_NODE = 0x47A83F9F
+    OPEN_ESCROW = 0x55B6F419
+    ADMIT = 0x4FFEF240
+    ADMITTED = 0x5D2CBDAC
+    VERDICT = 0x65182C92
+    CLAIM_RECEIPT = 0x77D99963
+    PAID = 0x571CC253
+    COLLECT = 0x363CF004
+    UNBOND = 0x489885C6
+    WITHDRAW_STAKE = 0x3B5572D4
+    SETTLE = 0x0C8C3C1F
+    ALLOT = 0x238D5C95
+    RAISE = 0x2E81486D
+    LOWER = 0x1A04CADC
+    RECLAIM = 0x06DC6892
+    WITHDRAW = 0x5F47CB63
+    CLOSE = 0x0F51E53F
+    FINISH = 0x4F7E9218
+    TOP_UP = 0x7D03919C
+
+
+class Tag(IntEnum):
+    NETWORK = 0x558ADB48
+    NODE_BIRTH = 0x4597EFBE
+    ALLOTMENT_BIRTH = 0x6D05287A
+    TERMS = 0x22A663F3
+    VOUCHER = 0x4DC21E19
+    RECEIPT = 0x38DE62C7
+    CLAIM = 0x047ED1F0
+    RELEASE = 0x20E317E5
+    SEALING_KEY = 0x4F4292D7
+    GENESIS_STATE = 0x60FA775C
