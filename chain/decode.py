@@ -55,8 +55,8 @@ def decode_message(cell: Cell) -> Message:
     """TL-B: `message$_ {X:Type} info:CommonMsgInfo init:(Maybe (Either StateInit ^StateInit)) body:(Either X ^X)`.
 
     `source` and `destination` are None for anything that is not an account of workchain 0: account ids repeat across
-    workchains, so a masterchain account must never pass for the workchain-0 account with the same hash. `external` tells
-    a true external message apart.
+    workchains, so a masterchain account must never pass for the workchain-0 account with the same hash. `external`
+    tells a true external message apart.
     """
     r = Reader(cell)
     value_nano = forward_fee_nano = created_lt = 0

@@ -1,7 +1,8 @@
 """A strict reader over one cell.
 
-`pytoniq_core.Slice` deletes from a bit array on every load and its address parser refuses `addr_var`; a follower decodes
-thousands of transactions a second from endpoints that it does not trust, so this one shifts an integer and checks every border.
+`pytoniq_core.Slice` deletes from a bit array on every load and its address parser refuses `addr_var`; a follower
+decodes thousands of transactions a second from endpoints that it does not trust, so this one shifts an integer and
+checks every border.
 """
 
 from __future__ import annotations
