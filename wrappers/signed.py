@@ -230,7 +230,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class SealingKey:
-    """A short-lived public key that requests are sealed to, vouched for by the attested enclave key. TL-B: SealingKey."""
+    """A short-lived key that requests are sealed to, vouched for by the attested enclave key. TL-B: SealingKey."""
 
     node: bytes
     """Node id."""
