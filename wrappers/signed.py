@@ -183,9 +183,20 @@ class InnerReceipt:
     def from_cell(cls, cell: Cell) -> Self:
         s = cell.begin_parse()
         salt, model = s.load_bytes(32), s.load_bytes(32)
-        counts = [s.load_uint(32) for _ in range(4)]
+        prompt, cached, completion, reasoning = (s.load_uint(32) for _ in range(4))
         stop, request, more = s.load_uint(8), s.load_bytes(32), s.load_ref().begin_parse()
-        inner = cls(salt, model, *counts, stop, request, more.load_bytes(32), more.load_bytes(32))
+        inner = cls(
+            salt,
+            model,
+            prompt,
+            cached,
+            completion,
+            reasoning,
+            stop,
+            request,
+            more.load_bytes(32),
+            more.load_bytes(32),
+        )
         _end(more, "inner receipt")
         _end(s, "inner receipt")
         return inner
