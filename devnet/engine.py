@@ -26,6 +26,7 @@ _C7_MAGIC = 0x076EF1EA
 _FULL_SHARD = 1 << 63
 # Order of the unpacked configuration tuple in c7, after the storage prices (TVM v6).
 _UNPACKED_PARAMETERS = (19, 20, 21, 24, 25, 43)
+_REFUSED_UNRUN = "inbound external message rejected"
 _TERMINATED = re.compile(r"terminating vm with exit code (-?\d+)")
 
 
@@ -87,7 +88,16 @@ class Engine:
         emulator = self._emulator
         emulator.set_prev_blocks_info(_prev_blocks_tuple(prev_blocks))
         emulator.set_rand_seed(_seed(now, lt).hex().upper())
-        if not emulator.emulate_transaction(_native(shard_account), _native(message), now, lt):
+        try:
+            accepted = emulator.emulate_transaction(_native(shard_account), _native(message), now, lt)
+        except RuntimeError as error:
+            # tonpy raises where an external message fails before any code ran, and on messages that it cannot read.
+            if _REFUSED_UNRUN in str(error):
+                return NotAccepted(None, str(error))
+            raise DevnetError(
+                f"the emulator cannot execute this message: {error}; check it against block.tlb"
+            ) from error
+        if not accepted:
             log = str(emulator.emulator.vm_log)
             return NotAccepted(_exit_code(log), log)
         return Accepted(
