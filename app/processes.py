@@ -1,6 +1,6 @@
 """Child processes of one Cocoon network on this machine: start, wait until ready, watch, stop.
 
-A service says that it is ready with one JSON object on its standard output; everything else it prints goes to its log file.
+A service says that it is ready with one JSON object on its standard output; all else that it prints goes to its log.
 """
 
 from __future__ import annotations
