@@ -1,0 +1,378 @@
+"""Messages between the enclave and the operator's agent, and their codec.
+
+One unix socket, one connection: u32 length (big-endian), u8 kind, body. Bodies are the fields of the message in
+order: unsigned integers big-endian, fixed byte strings bare, others after a u32 length, tuples after a u16 count.
+Everything is bounded, and a body must be consumed to its last byte. Nothing here carries plaintext: requests and
+answers cross sealed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+MAX_MESSAGE_BYTES = 4 << 20
+MAX_ITEMS = 1024
+
+
+class LinkError(Exception):
+    """The other process said something that is not in this protocol. Cure: enclave and agent of one release."""
+
+
+class LinkClosed(LinkError):
+    """The other process is gone."""
+
+
+class _Reader:
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        end = self._at + count
+        if end > len(self._data):
+            raise LinkError(f"message ends {end - len(self._data)} bytes early")
+        part = self._data[self._at : end]
+        self._at = end
+        return part
+
+    def end(self) -> None:
+        if self._at != len(self._data):
+            raise LinkError(f"message has {len(self._data) - self._at} bytes too many")
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    write: Callable[[Any], bytes]
+    read: Callable[[_Reader], Any]
+
+
+def _uint(width: int) -> _Field:
+    def write(value: int) -> bytes:
+        try:
+            return value.to_bytes(width, "big")
+        except OverflowError as error:
+            raise LinkError(f"{value} does not fit {8 * width} bits") from error
+
+    return _Field(write, lambda r: int.from_bytes(r.take(width), "big"))
+
+
+def _fixed(width: int) -> _Field:
+    def write(value: bytes) -> bytes:
+        if len(value) != width:
+            raise LinkError(f"expected {width} bytes, got {len(value)}")
+        return value
+
+    return _Field(write, lambda r: r.take(width))
+
+
+def _read_bytes(reader: _Reader) -> bytes:
+    return reader.take(int.from_bytes(reader.take(4), "big"))
+
+
+def _read_text(reader: _Reader) -> str:
+    try:
+        return _read_bytes(reader).decode()
+    except UnicodeDecodeError as error:
+        raise LinkError(f"text is not UTF-8: {error}") from error
+
+
+_U8, _U16, _U32, _U64 = _uint(1), _uint(2), _uint(4), _uint(8)
+_B32, _B64 = _fixed(32), _fixed(64)
+_BYTES = _Field(lambda v: len(v).to_bytes(4, "big") + v, _read_bytes)
+_TEXT = _Field(lambda v: _BYTES.write(v.encode()), _read_text)
+_FLAG = _Field(lambda v: b"\x01" if v else b"\x00", lambda r: bool(_U8.read(r)))
+
+
+def _many(item: type[_Record]) -> _Field:
+    def write(values: tuple[_Record, ...]) -> bytes:
+        if len(values) > MAX_ITEMS:
+            raise LinkError(f"{len(values)} items, at most {MAX_ITEMS}")
+        return len(values).to_bytes(2, "big") + b"".join(value.body() for value in values)
+
+    def read(reader: _Reader) -> tuple[_Record, ...]:
+        count = int.from_bytes(reader.take(2), "big")
+        if count > MAX_ITEMS:
+            raise LinkError(f"{count} items, at most {MAX_ITEMS}")
+        return tuple(item.read(reader) for _ in range(count))
+
+    return _Field(write, read)
+
+
+class _Record:
+    __slots__ = ()
+    LAYOUT: ClassVar[tuple[_Field, ...]]
+
+    def body(self) -> bytes:
+        names = (f.name for f in fields(self))  # type: ignore[arg-type]
+        return b"".join(codec.write(getattr(self, name)) for name, codec in zip(names, self.LAYOUT, strict=True))
+
+    @classmethod
+    def read(cls, reader: _Reader) -> Any:
+        return cls(*(codec.read(reader) for codec in cls.LAYOUT))
+
+
+class Message(_Record):
+    """One message of the link; `KIND` is its number on the wire."""
+
+    __slots__ = ()
+    KIND: ClassVar[int]
+
+
+# ------------------------------------------------------------------------------------------------ agent -> enclave
+
+
+@dataclass(frozen=True, slots=True)
+class Introduce(Message):
+    """Which node this enclave works for. Once; a lie makes evidence and receipts that the chain refuses."""
+
+    KIND = 1
+    LAYOUT = (_B32, _B32, _U64, _U64)
+    network: bytes
+    """Network id."""
+    node: bytes
+    node_epoch: int
+    tokens: int
+    """Tokens that the node's earlier keys reported, as the chain shows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attest(Message):
+    """Make evidence that is fresh as of this masterchain block."""
+
+    KIND = 2
+    LAYOUT = (_U32, _B32)
+    block_seqno: int
+    block_root_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Post(Message):
+    """A sealed request. `voucher_key` is the escrow's, as the agent read it from the chain."""
+
+    KIND = 3
+    LAYOUT = (_B32, _B32, _BYTES)
+    request_id: bytes
+    voucher_key: bytes
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Message):
+    """The receipt of this request has reached the disk: its last frame may go."""
+
+    KIND = 4
+    LAYOUT = (_B32,)
+    request_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(Message):
+    """Nobody waits for this answer any more. What was sealed so far is billed."""
+
+    KIND = 5
+    LAYOUT = (_B32,)
+    request_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimLine(_Record):
+    """An account to claim for, and the last seq of it that is known to have landed on chain."""
+
+    LAYOUT = (_B32, _B32, _U32)
+    escrow: bytes
+    allotment: bytes
+    landed_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignClaim(Message):
+    """Sign a batch claim over these accounts, for the node's present `seqno`."""
+
+    KIND = 6
+    LAYOUT = (_U32, _U32, _U32, _many(ClaimLine))
+    order: int
+    """Echoed in the answer."""
+    seqno: int
+    valid_until: int
+    lines: tuple[ClaimLine, ...]
+
+
+# ------------------------------------------------------------------------------------------------ enclave -> agent
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedModel(_Record):
+    LAYOUT = (_TEXT, _U32, _U32, _BYTES)
+    name: str
+    context_tokens: int
+    max_completion_tokens: int
+    terms: bytes
+    """Bag of cells of the Terms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Message):
+    """The engine is loaded and the keys are born."""
+
+    KIND = 32
+    LAYOUT = (_B32, _FLAG, _FLAG, _many(OfferedModel))
+    signing_key: bytes
+    simulated: bool
+    """Evidence comes from the simulated TEE."""
+    measured: bool
+    """The model's weights were hashed as they were loaded."""
+    models: tuple[OfferedModel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SealingOffer(_Record):
+    LAYOUT = (_BYTES, _U32, _B64)
+    public_key: bytes
+    expires_at: int
+    signature: bytes
+    """Over wrappers.signed.SealingKey, by the signing key."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealingKeys(Message):
+    """All sealing keys that open requests now, newest first. Sent on introduction and on every rotation."""
+
+    KIND = 33
+    LAYOUT = (_many(SealingOffer),)
+    keys: tuple[SealingOffer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceReady(Message):
+    KIND = 34
+    LAYOUT = (_BYTES,)
+    evidence: bytes
+    """JSON of attestation.evidence.Evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFrame(Message):
+    """One wire frame of an answer. A LAST or ERROR frame ends it."""
+
+    KIND = 35
+    LAYOUT = (_B32, _BYTES)
+    request_id: bytes
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Issued(Message):
+    """A signed receipt with the voucher that pays it; `frame` is the RECEIPT frame for the client.
+
+    The agent answers `Stored` when all of it is on disk.
+    """
+
+    KIND = 36
+    LAYOUT = (_B32, _B32, _U64, _BYTES, _B64, _U64, _U64, _B64, _BYTES)
+    request_id: bytes
+    escrow: bytes
+    allotment_epoch: int
+    receipt: bytes
+    """Bag of cells of the outer receipt."""
+    signature: bytes
+    cap_nano: int
+    acked_nano: int
+    voucher_signature: bytes
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimSigned(Message):
+    KIND = 37
+    LAYOUT = (_U32, _U32, _U32, _BYTES)
+    order: int
+    seqno: int
+    valid_until: int
+    message: bytes
+    """Bag of cells of the external message, ready to broadcast."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Message):
+    """An order of the agent could not be carried out. `what` names it; `order` is 0 where it has no number."""
+
+    KIND = 38
+    LAYOUT = (_TEXT, _U32, _TEXT, _TEXT)
+    what: str
+    order: int
+    cause: str
+    cure: str
+
+
+FROM_AGENT: tuple[type[Message], ...] = (Introduce, Attest, Post, Stored, Cancel, SignClaim)
+FROM_ENCLAVE: tuple[type[Message], ...] = (Ready, SealingKeys, EvidenceReady, AnswerFrame, Issued, ClaimSigned, Failed)
+_KINDS = {message.KIND: message for message in FROM_AGENT + FROM_ENCLAVE}
+
+
+def encode(message: Message) -> bytes:
+    """The message as it travels, length first. Raises LinkError when it is over the bounds."""
+    body = bytes([message.KIND]) + message.body()
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise LinkError(f"{type(message).__name__} of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+    return len(body).to_bytes(4, "big") + body
+
+
+def decode(data: bytes) -> Message:
+    """The message in one packet without its length. Raises LinkError on anything that `encode` does not make."""
+    reader = _Reader(data)
+    kind = reader.take(1)[0]
+    if kind not in _KINDS:
+        raise LinkError(f"unknown message kind {kind}")
+    message: Message = _KINDS[kind].read(reader)
+    reader.end()
+    return message
+
+
+class Link:
+    """Whole messages over a stream pair. `accepts` lists what the other side may say."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, accepts: tuple[type[Message], ...]
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._accepts = accepts
+
+    async def receive(self) -> Message:
+        """The next message. Raises LinkClosed at the end, LinkError on a message that is out of place."""
+        try:
+            length = int.from_bytes(await self._reader.readexactly(4), "big")
+            if not 1 <= length <= MAX_MESSAGE_BYTES:
+                raise LinkError(f"message of {length} bytes, allowed are 1 to {MAX_MESSAGE_BYTES}")
+            message = decode(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise LinkClosed("the other process closed the link") from error
+        if not isinstance(message, self._accepts):
+            raise LinkError(f"{type(message).__name__} came from the wrong side")
+        return message
+
+    def post(self, message: Message) -> None:
+        """Queue a message. A link that is closing drops it: whoever reads will see LinkClosed."""
+        if not self._writer.is_closing():
+            self._writer.write(encode(message))
+
+    async def send(self, message: Message) -> None:
+        """Queue a message and wait while the other side is behind. Raises LinkClosed."""
+        self.post(message)
+        try:
+            await self._writer.drain()
+        except ConnectionError as error:
+            raise LinkClosed("the other process closed the link") from error
+
+    async def close(self) -> None:
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except ConnectionError:
+            # Already gone: that is what closing is for.
+            return
