@@ -1,0 +1,300 @@
+"""The verdict on one piece of evidence: pure, the same for real and simulated quotes, and closed to every doubt.
+
+Signatures, revocation and TCB matching are `dcap_qvl.verify_with_root_ca`'s, from the pinned root down. Around it stand
+the checks that it leaves to its caller (what REPORTDATA binds, image, platform, freshness) and three that it lacks:
+the signer of TCB info must be Intel's TCB signer (the library takes any certificate under the root, so that an
+extracted platform key could sign itself a clean bill of health), the PCE id must match, and what no signature covers
+has one encoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+import dcap_qvl
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from attestation.collateral import Collateral, Statement
+from attestation.collateral import read as read_collateral
+from attestation.evidence import Evidence, Kind, gpu_evidence_hash
+from attestation.policy import AllowedImage, Policy, Tier
+from attestation.quote import TdQuote, certificates
+from attestation.quote import parse as parse_quote
+from attestation.report_data import NO_GPU
+from attestation.strict import Malformed
+from attestation.trust_roots import root
+
+CLOCK_SKEW_SECONDS = 60
+"""How far a block's time may lie ahead of the verifier's clock."""
+
+_PCK_SUBJECT = "Intel SGX PCK Certificate"
+_PCK_ISSUERS = ("Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA")
+_TCB_SIGNER = "Intel SGX TCB Signing"
+
+
+class EvidenceRejected(Exception):
+    """Evidence did not pass. The text holds every reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the verifier knows by itself; evidence for anything else is somebody else's, or an old one."""
+
+    global_id: int
+    """GLOBALID of the chain: -239 is mainnet, where simulated evidence is refused whatever the policy says."""
+    network_id: bytes
+    node: bytes
+    node_epoch: int
+    signing_key: bytes | None = None
+    """The key that the chain names; None where the evidence introduces the key (admission)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A masterchain block as the verifier found it on the chain. `time` in unix seconds."""
+
+    seqno: int
+    root_hash: bytes
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome. When rejected, everything below `reasons` is empty or zero, so that nothing of it can be used."""
+
+    accepted: bool
+    reasons: tuple[str, ...]
+    """Why it was rejected, one sentence each; empty when accepted."""
+    simulated: bool = False
+    """True: the quote ends in the test root and proves no hardware. Show it wherever the verdict is shown."""
+    signing_key: bytes = b""
+    measurement: bytes = b""
+    image_name: str = ""
+    platform: bytes = b""
+    """SHA-256 of the PPID in the PCK certificate: one machine."""
+    fmspc: str = ""
+    tier: Tier = Tier.SIMULATED
+    attested_until: int = 0
+    """Unix seconds, exclusive: earliest end of anything relied on, capped by the policy."""
+    block_seqno: int = 0
+    block_checked: bool = False
+    """False: the policy let evidence pass whose block, and so whose age, was not looked up."""
+    tcb_status: str = ""
+    advisory_ids: tuple[str, ...] = ()
+    evaluation_number: int = 0
+
+    def require(self) -> Verdict:
+        """Itself when accepted. Raises EvidenceRejected."""
+        if not self.accepted:
+            raise EvidenceRejected("; ".join(self.reasons))
+        return self
+
+
+def verify(
+    evidence: Evidence,
+    collateral: Collateral,
+    policy: Policy,
+    now: int,
+    *,
+    expected: Expected,
+    block: Block | None = None,
+) -> Verdict:
+    """Judge evidence at `now` (unix seconds). Never raises: whatever goes wrong is a rejection with its reason.
+
+    `block` is the chain's block with the seqno that the evidence binds; without it the evidence is rejected unless the
+    policy says otherwise.
+    """
+    try:
+        return _verify(evidence, collateral, policy, now, expected, block)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except (
+        BaseException
+    ) as error:  # a panic inside the quote library is no Exception, and is a rejection like any other
+        return Verdict(False, (_in_words(error),))
+
+
+def _verify(
+    evidence: Evidence, collateral: Collateral, policy: Policy, now: int, expected: Expected, block: Block | None
+) -> Verdict:
+    simulated = evidence.kind is Kind.SIMULATED
+    if simulated and not policy.simulated_allowed(expected.global_id):
+        return Verdict(False, (_simulated_refusal(policy),))
+    trusted_root = root(evidence.kind).der
+    quote = parse_quote(evidence.quote)
+    statement = read_collateral(collateral)
+    ends = [statement.expires_at, *_check_chains(quote, collateral, trusted_root)]
+    report = dcap_qvl.verify_with_root_ca(evidence.quote, _library_form(collateral), trusted_root, now)
+    _check_pck(quote, statement)
+
+    platform = sha256(report.ppid).digest()
+    image = policy.image(quote.measurement)
+    tier = _tier(simulated, evidence, image)
+    attested_until = min(*ends, (block.time if block else now) + policy.max_validity_seconds)
+    reasons = [
+        *_binding_faults(evidence, quote, expected),
+        *_block_faults(evidence, policy, now, block),
+        *_image_faults(quote, image),
+    ]
+    if report.status not in policy.tcb_statuses:
+        advisories = ", ".join(report.advisory_ids) or "none named"
+        reasons.append(
+            f"TCB status is {report.status}, the policy accepts {', '.join(sorted(policy.tcb_statuses))}; "
+            f"update the platform's firmware and TDX module (advisories: {advisories})"
+        )
+    denied = sorted(policy.denied_advisories.intersection(report.advisory_ids))
+    if denied:
+        reasons.append(f"the platform is subject to {', '.join(denied)}, which the policy denies")
+    if statement.evaluation_number < policy.min_evaluation_number:
+        reasons.append(
+            f"collateral has evaluation number {statement.evaluation_number}, below {policy.min_evaluation_number}; "
+            "fetch the current collateral"
+        )
+    if not report.ppid.strip(b"\0"):
+        reasons.append("the platform has no PPID, so it cannot be told apart from others")
+    if platform in policy.denied_platforms:
+        reasons.append(f"platform {platform.hex()} is on the deny-list")
+    if tier not in policy.tiers:
+        reasons.append(
+            f"tier {tier.name.lower()} is not accepted; the policy accepts "
+            f"{', '.join(sorted(each.name.lower() for each in policy.tiers)) or 'none'}"
+        )
+    if attested_until <= now:
+        reasons.append(f"it ended at {attested_until}, now is {now}; quote again and fetch the current collateral")
+    if reasons or image is None:
+        return Verdict(False, tuple(reasons))
+    return Verdict(
+        accepted=True,
+        reasons=(),
+        simulated=simulated,
+        signing_key=evidence.binding.signing_key,
+        measurement=quote.measurement,
+        image_name=image.name,
+        platform=platform,
+        fmspc=statement.fmspc,
+        tier=tier,
+        attested_until=attested_until,
+        block_seqno=evidence.binding.block_seqno,
+        block_checked=block is not None,
+        tcb_status=report.status,
+        advisory_ids=tuple(report.advisory_ids),
+        evaluation_number=statement.evaluation_number,
+    )
+
+
+def _check_chains(quote: TdQuote, collateral: Collateral, trusted_root: bytes) -> list[int]:
+    """Who signed, by name and by place; the library checks that they signed. Ends of the certificates, unix seconds."""
+    chains = [quote.pck_chain]
+    if len(quote.pck_chain) != 3:
+        raise Malformed(f"PCK chain has {len(quote.pck_chain)} certificates, expected leaf, intermediate and root")
+    leaf, intermediate, _ = quote.pck_chain
+    if _common_name(leaf) != _PCK_SUBJECT or _common_name(intermediate) not in _PCK_ISSUERS:
+        raise Malformed("the quote is not certified by a PCK certificate of a PCK certification authority")
+    for what, pem in (
+        ("TCB info", collateral.tcb_info_issuer_chain),
+        ("QE identity", collateral.qe_identity_issuer_chain),
+    ):
+        chain = certificates(pem.encode(), f"{what} issuer chain", canonical=False)
+        if len(chain) != 2 or _common_name(chain[0]) != _TCB_SIGNER:
+            raise Malformed(f"{what} is not signed by {_TCB_SIGNER!r} directly under the root; fetch it from Intel")
+        chains.append(chain)
+    for chain in chains:
+        if chain[-1].public_bytes(Encoding.DER) != trusted_root:
+            raise Malformed("a certificate chain does not end in the pinned root")
+    return [int(each.not_valid_after_utc.timestamp()) for chain in chains for each in chain]
+
+
+def _check_pck(quote: TdQuote, statement: Statement) -> None:
+    extension = dcap_qvl.parse_pck_extension_from_pem(quote.pck_chain_pem.rstrip(b"\0"))
+    found = (extension.fmspc.hex(), extension.pce_id.hex())
+    if found != (statement.fmspc, statement.pce_id):
+        raise Malformed(
+            f"TCB info is for FMSPC {statement.fmspc}, PCE {statement.pce_id}, the platform has {found[0]}, {found[1]}"
+        )
+
+
+def _binding_faults(evidence: Evidence, quote: TdQuote, expected: Expected) -> list[str]:
+    binding = evidence.binding
+    faults = []
+    if quote.report_data != binding.report_data():
+        faults.append("REPORTDATA does not bind what the evidence claims; it was altered or belongs to another quote")
+    for name in ("network_id", "node", "node_epoch", "signing_key"):
+        wanted, found = getattr(expected, name), getattr(binding, name)
+        if wanted is not None and wanted != found:
+            shown = [each.hex() if isinstance(each, bytes) else str(each) for each in (found, wanted)]
+            faults.append(f"evidence is for {name.replace('_', ' ')} {shown[0]}, expected {shown[1]}")
+    if gpu_evidence_hash(evidence.gpu_evidence) != binding.gpu_evidence_hash:
+        faults.append("the GPU evidence is not the one that REPORTDATA binds")
+    return faults
+
+
+def _block_faults(evidence: Evidence, policy: Policy, now: int, block: Block | None) -> list[str]:
+    binding = evidence.binding
+    if block is None:
+        if not policy.block_required:
+            return []
+        return [f"the age of the evidence is unknown: masterchain block {binding.block_seqno} was not looked up"]
+    if (block.seqno, block.root_hash) != (binding.block_seqno, binding.block_root_hash):
+        return [f"the chain has no masterchain block {binding.block_seqno} with the root hash that the evidence binds"]
+    age = now - block.time
+    if age < -CLOCK_SKEW_SECONDS:
+        return [f"masterchain block {block.seqno} is {-age} s in the future; set the clock right"]
+    if age > policy.max_age_seconds:
+        return [f"stale: masterchain block {block.seqno} is {age} s old, the policy accepts {policy.max_age_seconds} s"]
+    return []
+
+
+def _image_faults(quote: TdQuote, image: AllowedImage | None) -> list[str]:
+    faults = []
+    if quote.debug:
+        faults.append("the guest runs in debug mode: its host can read its memory")
+    if image is None:
+        faults.append(f"measurement {quote.measurement.hex()} is not on the allow-list")
+        return faults
+    for name in ("mr_config_id", "mr_owner", "mr_owner_config"):
+        if getattr(quote, name) != getattr(image, name):
+            faults.append(f"{name} is {getattr(quote, name).hex()}, which image {image.name!r} may not run with")
+    return faults
+
+
+def _tier(simulated: bool, evidence: Evidence, image: AllowedImage | None) -> Tier:
+    if simulated:
+        return Tier.SIMULATED
+    # The hash alone proves nothing about a GPU; that the measured worker verified it before binding the hash does.
+    if evidence.binding.gpu_evidence_hash != NO_GPU and image is not None and image.verifies_gpu:
+        return Tier.GPU
+    return Tier.CPU
+
+
+def _simulated_refusal(policy: Policy) -> str:
+    if policy.allow_simulated:
+        return "the evidence is simulated, and mainnet refuses simulated evidence whatever the policy says"
+    return "the evidence is simulated: it proves no hardware; allow_simulated in the policy accepts it for tests"
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if len(names) == 1 else ""
+
+
+def _library_form(collateral: Collateral) -> dcap_qvl.QuoteCollateralV3:
+    return dcap_qvl.QuoteCollateralV3(
+        collateral.pck_crl_issuer_chain,
+        collateral.root_ca_crl,
+        collateral.pck_crl,
+        collateral.tcb_info_issuer_chain,
+        collateral.tcb_info,
+        collateral.tcb_info_signature,
+        collateral.qe_identity_issuer_chain,
+        collateral.qe_identity,
+        collateral.qe_identity_signature,
+    )
+
+
+def _in_words(error: BaseException) -> str:
+    # The library's text has several lines: cause by cause.
+    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip() and line.strip() != "Caused by:")
+    return f"the evidence cannot be verified: {text or type(error).__name__}"
