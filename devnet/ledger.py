@@ -15,7 +15,7 @@ from chain.api import AccountState, Message, Status, Transaction
 from chain.decode import decode_message, decode_transaction
 from chain.reader import Reader
 from devnet.accounts import NO_SHARD_ACCOUNT, ZERO_HASH, StoredAccount, credited
-from devnet.engine import DevnetError, Engine, NotAccepted, PrevBlocks, StackValue
+from devnet.engine import DevnetError, Engine, NotAccepted, Outcome, PrevBlocks, StackValue
 from devnet.mcblocks import McBlocks, SyntheticBlocks
 from devnet.messages import decode_external_in, internal, is_internal, transaction_messages
 from devnet.network import DEVNET_GLOBAL_ID, config_cell
@@ -171,6 +171,15 @@ class Ledger:
             self._deliver(trace, None)
         return self._finish(trace)
 
+    def estimate(self, message: Cell, *, ignore_signatures: bool = False) -> Transaction:
+        """The transaction that an inbound external message would cause now. Changes nothing. Raises Rejected."""
+        header = decode_external_in(message)
+        assert header.destination is not None
+        outcome = self._transact(header.destination, message, ignore_signatures=ignore_signatures)
+        if isinstance(outcome, NotAccepted):
+            raise Rejected(outcome.exit_code, self._reason(header.destination, outcome.exit_code))
+        return decode_transaction(outcome.transaction, header.destination)
+
     def send_internal(
         self,
         *,
@@ -271,17 +280,22 @@ class Ledger:
             else:
                 self._execute(run, pending.cell, pending.message)
 
-    def _execute(self, run: _Run, cell: Cell, header: Message) -> None:
-        account = header.destination
-        assert account is not None
+    def _transact(self, account: bytes, cell: Cell, *, ignore_signatures: bool = False) -> Outcome:
         stored = self._accounts.get(account)
-        outcome = self._engine.transact(
+        return self._engine.transact(
             NO_SHARD_ACCOUNT if stored is None else stored.shard,
             cell,
             now=self._now,
             lt=self.lt + 1,
             prev_blocks=self.prev_blocks,
+            ignore_signatures=ignore_signatures,
         )
+
+    def _execute(self, run: _Run, cell: Cell, header: Message) -> None:
+        account = header.destination
+        assert account is not None
+        stored = self._accounts.get(account)
+        outcome = self._transact(account, cell)
         if isinstance(outcome, NotAccepted):
             if not header.external:
                 raise DevnetError(

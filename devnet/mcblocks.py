@@ -22,6 +22,9 @@ class SyntheticBlocks:
 
     BIRTH = 1_600_000_000
 
+    def __init__(self) -> None:
+        self._newest: PrevBlocks | None = None
+
     def block(self, seqno: int) -> BlockId:
         tail = seqno.to_bytes(4, "big")
         return BlockId(seqno, sha256(b"synthetic root" + tail).digest(), sha256(b"synthetic file" + tail).digest())
@@ -31,9 +34,12 @@ class SyntheticBlocks:
         newest = now - self.BIRTH
         if newest < SEEN_BLOCKS * SPARSE_STEP:
             raise ValueError(f"no blocks yet at {now}: use a time after {self.BIRTH + SEEN_BLOCKS * SPARSE_STEP}")
+        if self._newest is not None and self._newest.last[0].seqno == newest:
+            return self._newest
         sparse = newest - newest % SPARSE_STEP
-        return PrevBlocks(
+        self._newest = PrevBlocks(
             last=tuple(self.block(newest - back) for back in range(SEEN_BLOCKS)),
             key=self.block(0),
             hundreds=tuple(self.block(sparse - back * SPARSE_STEP) for back in range(SEEN_BLOCKS)),
         )
+        return self._newest

@@ -1,0 +1,225 @@
+"""The devnet's chain: the ledger, the blocks around it, messages waiting for the next block, and the clock.
+
+Synchronous and without input or output; `devnet.node` drives it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pytoniq_core import Cell
+
+from chain.api import BlockId, Transaction
+from devnet.augmented import AugTree, key_bits
+from devnet.blocks import BASECHAIN, MASTERCHAIN, Block, BlockBuilder, Round, empty_accounts
+from devnet.engine import DevnetError, PrevBlocks
+from devnet.ledger import Ledger, Rejected, Snapshot
+from devnet.mcblocks import SEEN_BLOCKS, SPARSE_STEP
+from devnet.network import DEVNET_GLOBAL_ID
+
+KEPT_ROUNDS = 2_000
+"""Blocks, states and proofs are served for this many rounds; ids of every 100th block and all transactions last."""
+# So that PREVMCBLOCKS_100 has something to show from the first moment.
+FIRST_ROUNDS = SPARSE_STEP + SEEN_BLOCKS
+DELIVERIES_PER_BLOCK = 2_000
+FAUCET = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSnapshot:
+    ledger: Snapshot
+    accounts: AugTree
+    rounds: tuple[Round, ...]
+    sparse: tuple[BlockId, ...]
+    located: dict[bytes, int]
+    offset_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An external message that was taken in and that the account refused when its turn came."""
+
+    message_hash: bytes
+    reason: str
+
+
+class DevnetChain:
+    def __init__(
+        self,
+        *,
+        global_id: int = DEVNET_GLOBAL_ID,
+        clock: Callable[[], float] = time.time,
+        kept_rounds: int = KEPT_ROUNDS,
+    ) -> None:
+        self.clock = clock
+        self.offset_seconds = 0
+        self.ledger = Ledger(global_id=global_id, now=int(clock()) - FIRST_ROUNDS)
+        self.rounds: dict[int, Round] = {}
+        """By seqno, oldest first."""
+        self.mempool: deque[Cell] = deque()
+        self.dropped: deque[Dropped] = deque(maxlen=100)
+        self.located: dict[bytes, int] = {}
+        """Transaction hash, and hash of its inbound message -> seqno of its block."""
+        self.changed: set[bytes] = set()
+        """Accounts touched since the last block, for whoever persists them."""
+        self._kept_rounds = kept_rounds
+        self._accounts = empty_accounts()
+        self._sparse: deque[BlockId] = deque()
+        self._builder = BlockBuilder(global_id, self.ledger.config)
+        self._seen: PrevBlocks | None = None
+
+    @classmethod
+    def born(
+        cls,
+        *,
+        global_id: int = DEVNET_GLOBAL_ID,
+        clock: Callable[[], float] = time.time,
+        kept_rounds: int = KEPT_ROUNDS,
+    ) -> DevnetChain:
+        """A new chain with its first FIRST_ROUNDS rounds, one a second up to now."""
+        chain = cls(global_id=global_id, clock=clock, kept_rounds=kept_rounds)
+        chain._keep(chain._builder.genesis(chain.ledger.now, chain.ledger.lt, chain._accounts))
+        chain.ledger.mc_blocks = chain
+        for _ in range(FIRST_ROUNDS):
+            chain.ledger.now += 1
+            chain._seal(())
+        return chain
+
+    @property
+    def head(self) -> Round:
+        return self.rounds[next(reversed(self.rounds))]
+
+    @property
+    def genesis_id(self) -> BlockId:
+        """The masterchain's zero state."""
+        return self._sparse[0]
+
+    def now(self) -> int:
+        """Chain time: real time plus what was travelled; never behind the last block."""
+        return max(int(self.clock()) + self.offset_seconds, self.ledger.now)
+
+    def at(self, now: int) -> PrevBlocks:
+        """What PREVMCBLOCKS and PREVMCBLOCKS_100 show to the block in the making."""
+        if self._seen is None or self._seen.last[0].seqno != self.head.master.seqno:
+            last = []
+            for seqno in reversed(self.rounds):
+                last.append(self.rounds[seqno].master.id)
+                if len(last) == SEEN_BLOCKS:
+                    break
+            hundreds = tuple(self._sparse)[: -SEEN_BLOCKS - 1 : -1]
+            self._seen = PrevBlocks(tuple(last), self.genesis_id, hundreds)
+        return self._seen
+
+    def submit(self, message: Cell) -> bytes:
+        """Take an inbound external message for the next block; its hash. Raises Rejected where it would fail now."""
+        self.ledger.now = self.now()
+        self.ledger.estimate(message)
+        if all(waiting.hash != message.hash for waiting in self.mempool):
+            self.mempool.append(message)
+        return bytes(message.hash)
+
+    def faucet(self, account: bytes, amount_nano: int) -> None:
+        """Send `amount_nano` out of nothing from account zero, in the next block."""
+        if amount_nano <= 0:
+            raise DevnetError(f"the faucet gives a positive amount, not {amount_nano} nanoTON")
+        self.ledger.now = self.now()
+        self.ledger.send_internal(source=FAUCET, destination=account, value_nano=amount_nano, bounce=False, run=False)
+
+    def advance(self, seconds: int) -> None:
+        """Travel in time; the next block is that much later."""
+        if seconds < 0:
+            raise DevnetError("time goes forward only; revert to a snapshot to go back")
+        self.offset_seconds += seconds
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.mempool or self.ledger.queue)
+
+    def produce(self) -> Round:
+        """Seal a block out of everything that waits."""
+        self.ledger.now = self.now()
+        transactions: list[Transaction] = []
+        for _ in range(len(self.mempool)):
+            message = self.mempool.popleft()
+            try:
+                transactions.extend(self.ledger.send_external(message, run=False).transactions)
+            except Rejected as rejected:
+                self.dropped.append(Dropped(bytes(message.hash), rejected.reason))
+        transactions.extend(self.ledger.run(DELIVERIES_PER_BLOCK).transactions)
+        return self._seal(tuple(transactions))
+
+    def find(self, workchain: int, root_hash: bytes) -> Block:
+        """Raises DevnetError for a block that is not kept."""
+        for block in self.blocks(workchain):
+            if block.root_hash == root_hash:
+                return block
+        raise DevnetError(f"block with root hash {root_hash.hex()} is not kept: the devnet keeps {self._kept_rounds}")
+
+    def blocks(self, workchain: int) -> Iterator[Block]:
+        """Newest first."""
+        for seqno in reversed(self.rounds):
+            yield self.block(workchain, seqno)
+
+    def block(self, workchain: int, seqno: int) -> Block:
+        if workchain not in (MASTERCHAIN, BASECHAIN):
+            raise DevnetError(f"the devnet has workchains -1 and 0, not {workchain}")
+        found = self.rounds.get(seqno)
+        if found is None:
+            raise DevnetError(f"block {seqno} does not exist or is not kept (head {self.head.master.seqno})")
+        return found.master if workchain == MASTERCHAIN else found.shard
+
+    def sparse_id(self, seqno: int) -> BlockId | None:
+        """Id of a masterchain block whose seqno is a multiple of 100, however old."""
+        index, rest = divmod(seqno, SPARSE_STEP)
+        return self._sparse[index] if rest == 0 and 0 <= index < len(self._sparse) else None
+
+    def history(self, account: bytes) -> list[Transaction]:
+        """All its transactions, oldest first."""
+        return self.ledger.transactions.get(account, [])
+
+    def snapshot(self) -> ChainSnapshot:
+        rounds, sparse = tuple(self.rounds.values()), tuple(self._sparse)
+        located = dict(self.located)
+        return ChainSnapshot(self.ledger.snapshot(), self._accounts, rounds, sparse, located, self.offset_seconds)
+
+    def revert(self, snapshot: ChainSnapshot) -> None:
+        """Back to `snapshot`, blocks and travelled time included; waiting externals are forgotten."""
+        self.ledger.revert(snapshot.ledger)
+        self._accounts = snapshot.accounts
+        self.rounds = {kept.master.seqno: kept for kept in snapshot.rounds}
+        self._sparse = deque(snapshot.sparse)
+        self.located = dict(snapshot.located)
+        self.offset_seconds = snapshot.offset_seconds
+        self.mempool.clear()
+        self.changed.clear()
+        self._seen = None
+
+    def _seal(self, transactions: tuple[Transaction, ...]) -> Round:
+        touched = {tx.account for tx in transactions}
+        self.changed |= touched
+        for account in sorted(touched):
+            stored = self.ledger.accounts.get(account)
+            key = key_bits(account)
+            if stored is None:
+                self._accounts = self._accounts.delete(key)
+            else:
+                self._accounts = self._accounts.set(key, stored.shard, stored.state.balance_nano)
+        self.ledger.lt += 1
+        now, end_lt = self.ledger.now, self.ledger.lt
+        sealed = self._builder.next(self.head, self._accounts, transactions, now=now, end_lt=end_lt)
+        for tx in transactions:
+            self.located[tx.hash] = sealed.master.seqno
+            if tx.in_msg is not None:
+                self.located[tx.in_msg.hash] = sealed.master.seqno
+        self._keep(sealed)
+        return sealed
+
+    def _keep(self, sealed: Round) -> None:
+        seqno = sealed.master.seqno
+        self.rounds[seqno] = sealed
+        if seqno % SPARSE_STEP == 0:
+            self._sparse.append(sealed.master.id)
+        self.rounds.pop(seqno - self._kept_rounds, None)
