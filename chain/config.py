@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from chain.quorum import Quorum
+from yarl import URL
+
+from chain.api import Chain
+from chain.liteserver import LiteServer
+from chain.quorum import NEEDED, Quorum
 from chain.toncenter import Toncenter
 
 NETWORKS = Path(__file__).resolve().parent.parent / "scripts" / "deploy" / "networks"
@@ -19,17 +23,23 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network profile. `toncenter`: base URLs, two or more, of independent operators where money is real."""
+    """A network profile.
+
+    `toncenter`: base URLs, of independent operators where money is real. `api_key_file` is for the first one's host and
+    is sent to no other. `liteserver_config`: path or URL of a global-config.json, the second voice where there is only
+    one toncenter.
+    """
 
     name: str
     global_id: int
     toncenter: tuple[str, ...]
     api_key_file: Path | None = None
     requests_per_second: float | None = None
+    liteserver_config: str | None = None
 
 
 def load_network(profile: str | Path) -> Network:
-    """By name (`devnet`, `testnet`, `mainnet`) or by path of a TOML file. Keys that it does not know are left to others."""
+    """By name (`devnet`, `testnet`, `mainnet`) or by path of a TOML file. Other keys than its own are left to others."""
     path = Path(profile)
     if isinstance(profile, str) and path.suffix != ".toml":
         path = NETWORKS / f"{profile}.toml"
@@ -44,7 +54,7 @@ def load_network(profile: str | Path) -> Network:
 
 
 def parse_network(raw: Mapping[str, object], *, name: str, where: str, base: Path) -> Network:
-    """`base`: the folder against which a relative `api_key_file` is read."""
+    """`base`: the folder against which relative paths are read."""
     global_id = raw.get("global_id")
     if not isinstance(global_id, int) or isinstance(global_id, bool) or not -(2**31) <= global_id < 2**31:
         raise ConfigError(f"{where}: global_id must be a 32-bit integer, e.g. -239 for mainnet")
@@ -57,28 +67,42 @@ def parse_network(raw: Mapping[str, object], *, name: str, where: str, base: Pat
     rate = raw.get("requests_per_second")
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or rate <= 0):
         raise ConfigError(f"{where}: requests_per_second must be a positive number; leave it out for no limit")
+    lite = raw.get("liteserver_config")
+    if lite is not None and (not isinstance(lite, str) or not lite):
+        raise ConfigError(f"{where}: liteserver_config must be the path or URL of a global-config.json")
+    if lite is not None and not _is_url(lite):
+        lite = str(base / Path(lite).expanduser())
     return Network(
         name=name,
         global_id=global_id,
         toncenter=tuple(urls),
         api_key_file=None if key_file is None else base / Path(key_file).expanduser(),
         requests_per_second=None if rate is None else float(rate),
+        liteserver_config=lite,
     )
 
 
 def connect(network: Network) -> Quorum:
-    """Endpoints of the network behind a quorum; each must serve `global_id`. Raises ConfigError; opens no connection yet."""
+    """The network's endpoints behind a quorum; each must serve `global_id`. Opens no connection yet. Raises ConfigError."""
     try:
-        return Quorum(
-            [
-                Toncenter(
-                    url,
-                    api_key_file=network.api_key_file,
-                    requests_per_second=network.requests_per_second,
-                    global_id=network.global_id,
-                )
-                for url in network.toncenter
-            ]
-        )
+        endpoints: list[Chain] = [_toncenter(network, url) for url in network.toncenter]
+        if len(endpoints) < NEEDED and network.liteserver_config is not None:
+            lite = network.liteserver_config
+            endpoints.append(LiteServer(lite if _is_url(lite) else Path(lite), global_id=network.global_id))
+        return Quorum(endpoints)
     except (ValueError, OSError) as error:
         raise ConfigError(f"network {network.name}: {error}") from error
+
+
+def _toncenter(network: Network, url: str) -> Toncenter:
+    key_belongs_here = URL(url).host == URL(network.toncenter[0]).host
+    return Toncenter(
+        url,
+        api_key_file=network.api_key_file if key_belongs_here else None,
+        requests_per_second=network.requests_per_second,
+        global_id=network.global_id,
+    )
+
+
+def _is_url(source: str) -> bool:
+    return source.startswith(("http://", "https://"))

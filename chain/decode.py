@@ -9,9 +9,8 @@ from pytoniq_core import Cell
 from chain.api import AccountState, Message, Status, Transaction
 from chain.reader import DecodeError, Reader
 
-__all__ = ["DecodeError", "decode_account", "decode_message", "decode_transaction"]
+__all__ = ["DecodeError", "decode_account", "decode_message", "decode_transaction", "hashmap_label"]
 
-ZERO_HASH = bytes(32)
 _STD_ADDRESS = 2
 
 
@@ -174,7 +173,7 @@ def _messages(cell: Cell, out_count: int) -> tuple[Message | None, tuple[Message
 def _walk(cell: Cell, width: int, prefix: int, leaves: dict[int, Cell]) -> None:
     """`Hashmap width ^(Message Any)`: collects key -> message cell."""
     r = Reader(cell)
-    length, label = _label(r, width)
+    length, label = hashmap_label(r, width)
     prefix, width = prefix << length | label, width - length
     if width == 0:
         leaves[prefix] = r.ref()
@@ -183,8 +182,8 @@ def _walk(cell: Cell, width: int, prefix: int, leaves: dict[int, Cell]) -> None:
         _walk(r.ref(), width - 1, prefix << 1 | branch, leaves)
 
 
-def _label(r: Reader, width: int) -> tuple[int, int]:
-    """`HmLabel`: (length, bits)."""
+def hashmap_label(r: Reader, width: int) -> tuple[int, int]:
+    """`HmLabel ~n width`: (length, bits) of a dictionary edge's label."""
     if not r.bit():  # hml_short$0
         length = 0
         while r.bit():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from chain.api import AccountState, Chain, ChainError, Refused, Transaction
@@ -19,8 +20,8 @@ class HistoryMismatch(ChainError):
 
 
 class AccountGone(HistoryMismatch):
-    """The account existed at the cursor and is deleted now. TON drops the link to a deleted account's last transactions,
-    so those after the cursor cannot be walked to; that it is gone is itself the fact."""
+    """The account existed at the cursor and is deleted now. TON drops the link to a deleted account's last
+    transactions, so those after the cursor cannot be walked to; that it is gone is itself the fact."""
 
 
 class AccountRecreated(HistoryMismatch):
@@ -30,8 +31,8 @@ class AccountRecreated(HistoryMismatch):
 class AccountFollower:
     """Give it a `Quorum`: the head decides what is believed, the hash chain proves the rest.
 
-    `cursor`: the last transaction already handled; None means the whole history. `poll()` moves `cursor` in memory only:
-    persist it together with the facts, and `rewind` to the persisted one when that write failed.
+    `cursor`: the last transaction already handled; None means the whole history. `poll()` moves `cursor` in memory
+    only: persist it together with the facts, and `rewind` to the persisted one when that write failed.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class AccountFollower:
         self._behind_since: float | None = None
         self._targets: list[Cursor] = []
         self._state: AccountState | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     @classmethod
     async def from_now(cls, chain: Chain, account: bytes) -> AccountFollower:
@@ -91,19 +93,20 @@ class AccountFollower:
         Raises Unreachable or Disagreement (try again: nothing is lost, the walk resumes), HistoryMismatch and its kinds
         (decide: the cursor does not fit the chain).
         """
-        if not self._targets:
-            head = await self._new_head()
-            if head is None:
-                return ()
-            self._targets.append(head)
-        try:
-            newest_first = await self._descend()
-        except HistoryMismatch:
-            self._targets.clear()
-            raise
-        self._targets.pop()
-        self._cursor = cursor_of(newest_first[0])
-        return tuple(reversed(newest_first))
+        async with self._one_at_a_time:
+            if not self._targets:
+                head = await self._new_head()
+                if head is None:
+                    return ()
+                self._targets.append(head)
+            try:
+                newest_first = await self._descend()
+            except HistoryMismatch:
+                self._targets.clear()
+                raise
+            self._targets.pop()
+            self._cursor = cursor_of(newest_first[0])
+            return tuple(reversed(newest_first))
 
     async def _new_head(self) -> Cursor | None:
         state = await self._chain.account(self.account)
@@ -127,9 +130,10 @@ class AccountFollower:
             return None
         if head.lt == cursor.lt:
             raise self._mismatch(f"lt {cursor.lt} has another hash there")
-        return self._behind(head, cursor)
+        self._note_behind(head, cursor)
+        return None
 
-    def _behind(self, head: Cursor, cursor: Cursor) -> None:
+    def _note_behind(self, head: Cursor, cursor: Cursor) -> None:
         """An endpoint may lag behind what it told before, for a while; a chain that stays behind was reset."""
         now = time.monotonic()
         if self._behind_since is None:
@@ -138,7 +142,7 @@ class AccountFollower:
             raise self._mismatch(f"its head has been at lt {head.lt}, before the cursor's {cursor.lt}")
 
     async def _descend(self) -> list[Transaction]:
-        """From the oldest pending target back to the cursor; leaves newer targets in `_targets` where there are too many."""
+        """From the oldest pending target back to the cursor; newer targets stay pending where there are too many."""
         position = self._targets[-1]
         kept: list[Transaction] = []
         while True:
@@ -177,8 +181,8 @@ class AccountFollower:
     def _mismatch(self, why: str) -> HistoryMismatch:
         at = "the beginning" if self._cursor is None else f"lt {self._cursor.lt} hash {self._cursor.hash.hex()}"
         return HistoryMismatch(
-            f"account {self.account.hex()} was followed up to {at}, and {self._chain.name} has another history ({why}): "
-            "the chain was reset or this is another network; check the profile, else start with a new store"
+            f"account {self.account.hex()} was followed up to {at}, and {self._chain.name} has another history "
+            f"({why}): the chain was reset or this is another network; check the profile, else start with a new store"
         )
 
 
