@@ -1,0 +1,377 @@
+"""A node, one machine: its state, and every message it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from pytoniq_core import Cell, HashMap, begin_cell
+
+from wrappers.cells import CellError, address_of
+from wrappers.dicts import ids_cell, load_ids
+from wrappers.ops import Op
+from wrappers.signed import Receipt
+
+NO_KEY = bytes(32)
+STUB_BITS = 552
+MAX_CLAIM_ENTRIES = 200
+MAX_CLAIM_SECONDS = 120
+"""A claim's `valid_until` lies at most this far in the future when it lands."""
+MAX_RETIRED_KEYS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """What the owner chooses at birth. TL-B: NodeConfig."""
+
+    controller: bytes
+    """Account that may unbond and withdraw the stake."""
+    payout: bytes
+    """Account that earnings and, at the end, the stake go to."""
+    release_key: bytes
+
+    def to_cell(self) -> Cell:
+        return (
+            begin_cell().store_bytes(self.controller).store_bytes(self.payout).store_bytes(self.release_key).end_cell()
+        )
+
+    @classmethod
+    def from_cell(cls, cell: Cell) -> Self:
+        s = cell.begin_parse()
+        return cls(s.load_bytes(32), s.load_bytes(32), s.load_bytes(32))
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictBody:
+    """What attestation tells a node. TL-B: VerdictBody."""
+
+    epoch: int
+    key: bytes
+    attested_until: int
+    block_seqno: int
+    """Masterchain block that the evidence names; newer than in the verdict before."""
+    tier: int
+    measurement: bytes
+    platform: bytes
+
+    def to_cell(self) -> Cell:
+        cell = begin_cell().store_uint(self.epoch, 64).store_bytes(self.key).store_uint(self.attested_until, 32)
+        cell.store_uint(self.block_seqno, 32).store_uint(self.tier, 8)
+        return cell.store_ref(_identity(self.measurement, self.platform)).end_cell()
+
+    @classmethod
+    def from_cell(cls, cell: Cell) -> Self:
+        s = cell.begin_parse()
+        epoch, key, until, block, tier = (
+            s.load_uint(64),
+            s.load_bytes(32),
+            s.load_uint(32),
+            s.load_uint(32),
+            s.load_uint(8),
+        )
+        identity = s.load_ref().begin_parse()
+        return cls(epoch, key, until, block, tier, identity.load_bytes(32), identity.load_bytes(32))
+
+
+def _identity(measurement: bytes, platform: bytes) -> Cell:
+    return begin_cell().store_bytes(measurement).store_bytes(platform).end_cell()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """TL-B: NodeData. Amounts nanoTON, times unix seconds."""
+
+    seqno: int
+    tokens: int
+    """All tokens that the enclave reported in its claims."""
+    node_id: bytes
+    signing_key: bytes | None
+    claims_until: int
+    """Last second at which claims under `signing_key` are taken; 0 without a key."""
+    stake_nano: int
+    requests: int
+    earned_nano: int
+    unbond_at: int
+    """When unbonding began; 0 while bonded."""
+    block_seqno: int
+    tier: int
+    retired: Mapping[bytes, int]
+    """Last second at which claims under each retired key are taken."""
+    measurement: bytes | None
+    platform: bytes | None
+    controller: bytes
+    payout: bytes
+    release_key: bytes
+    registry: bytes
+    stub_prefix: bytes = field(repr=False)
+    gas_level_nano: int
+    payout_threshold_nano: int
+    rent_reserve_nano: int
+    network_id: bytes
+    owner: bytes
+    index: int
+    epoch: int
+    attestation: bytes
+    unbonding: int
+    claim_window: int
+    challenge_window: int
+
+    @property
+    def attested_until(self) -> int:
+        """End of the signing key's verdict, or the moment unbonding cut it short; 0 without a key."""
+        return self.claims_until - self.claim_window if self.signing_key else 0
+
+    @property
+    def withdrawable_at(self) -> int | None:
+        """When the stake may leave; None while bonded."""
+        if not self.unbond_at:
+            return None
+        return self.unbond_at + max(self.unbonding, self.claim_window) + self.challenge_window
+
+    @property
+    def config(self) -> NodeConfig:
+        return NodeConfig(self.controller, self.payout, self.release_key)
+
+    def key_attested(self, key: bytes, now: int) -> bool:
+        """Whether new work may be given to `key` at `now`."""
+        return key == self.signing_key and now <= self.attested_until and not self.unbond_at
+
+    def key_claimable(self, key: bytes, now: int) -> bool:
+        """Whether work under `key` would be paid if claimed at `now`."""
+        if self.signing_key is not None and key == self.signing_key:
+            return now <= self.claims_until
+        return now <= self.retired.get(key, -1)
+
+    def to_cell(self) -> Cell:
+        life = begin_cell().store_bytes(self.network_id).store_bytes(self.owner).store_uint(self.index, 32)
+        life.store_uint(self.epoch, 64).store_bytes(self.attestation).store_uint(self.unbonding, 32)
+        life.store_uint(self.claim_window, 32).store_uint(self.challenge_window, 32)
+        static = begin_cell().store_uint(0x008A, 16).store_bytes(self.registry).store_uint(2, 8)
+        static.store_bytes(self.stub_prefix).store_coins(self.gas_level_nano).store_coins(self.payout_threshold_nano)
+        static.store_coins(self.rent_reserve_nano).store_ref(life.end_cell())
+        identity = None
+        if self.measurement is not None and self.platform is not None:
+            identity = _identity(self.measurement, self.platform)
+        root = begin_cell().store_uint(self.seqno, 32).store_uint(self.tokens, 64).store_bytes(self.node_id)
+        root.store_bytes(self.signing_key or NO_KEY).store_uint(self.claims_until, 32)
+        root.store_coins(self.stake_nano + self.rent_reserve_nano).store_uint(self.requests, 64)
+        root.store_coins(self.earned_nano).store_uint(self.unbond_at, 32).store_uint(self.block_seqno, 32)
+        root.store_uint(self.tier, 8).store_dict(ids_cell(self.retired, lambda end: begin_cell().store_uint(end, 32)))
+        root.store_maybe_ref(identity).store_ref(self.config.to_cell()).store_ref(static.end_cell())
+        return root.end_cell()
+
+    @classmethod
+    def from_cell(cls, data: Cell) -> Self | None:
+        """None while the account is still a stub. Raises CellError for what is not a node."""
+        if len(data.bits) == STUB_BITS and not data.refs:
+            return None
+        try:
+            return cls._parse(data)
+        except Exception as error:  # pytoniq-core raises many unrelated types on malformed input
+            raise CellError(f"not a node's state: {error}") from error
+
+    @classmethod
+    def _parse(cls, data: Cell) -> Self:
+        s = data.begin_parse()
+        seqno, tokens, node_id, key, claims_until = (
+            s.load_uint(32),
+            s.load_uint(64),
+            s.load_bytes(32),
+            s.load_bytes(32),
+            s.load_uint(32),
+        )
+        locked, requests, earned = s.load_coins() or 0, s.load_uint(64), s.load_coins() or 0
+        unbond_at, block_seqno, tier = s.load_uint(32), s.load_uint(32), s.load_uint(8)
+        retired = load_ids(s, lambda value: int(value.load_uint(32)))
+        identity_cell, config, static = s.load_maybe_ref(), NodeConfig.from_cell(s.load_ref()), s.load_ref()
+        t = static.begin_parse()
+        if t.load_uint(16) != 0x008A:
+            raise CellError("the sibling prefix is missing")
+        registry = t.load_bytes(32)
+        t.skip_bits(8)
+        stub_prefix, gas_level, threshold, rent = (
+            t.load_bytes(39),
+            t.load_coins() or 0,
+            t.load_coins() or 0,
+            t.load_coins() or 0,
+        )
+        life = t.load_ref().begin_parse()
+        network, owner, index, epoch = life.load_bytes(32), life.load_bytes(32), life.load_uint(32), life.load_uint(64)
+        attestation, unbonding, claim_window, challenge_window = (
+            life.load_bytes(32),
+            life.load_uint(32),
+            life.load_uint(32),
+            life.load_uint(32),
+        )
+        if s.remaining_bits or s.remaining_refs or t.remaining_bits or life.remaining_bits:
+            raise CellError("data beyond the end")
+        identity = identity_cell.begin_parse() if identity_cell is not None else None
+        return cls(
+            seqno=seqno,
+            tokens=tokens,
+            node_id=node_id,
+            signing_key=None if key == NO_KEY else key,
+            claims_until=claims_until,
+            stake_nano=locked - rent,
+            requests=requests,
+            earned_nano=earned,
+            unbond_at=unbond_at,
+            block_seqno=block_seqno,
+            tier=tier,
+            retired=retired,
+            measurement=identity.load_bytes(32) if identity else None,
+            platform=identity.load_bytes(32) if identity else None,
+            controller=config.controller,
+            payout=config.payout,
+            release_key=config.release_key,
+            registry=registry,
+            stub_prefix=stub_prefix,
+            gas_level_nano=gas_level,
+            payout_threshold_nano=threshold,
+            rent_reserve_nano=rent,
+            network_id=network,
+            owner=owner,
+            index=index,
+            epoch=epoch,
+            attestation=attestation,
+            unbonding=unbonding,
+            claim_window=claim_window,
+            challenge_window=challenge_window,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is claimed from one escrow, with the client's consent. TL-B: Entry."""
+
+    cumulative_nano: int
+    seq: int
+    cap_nano: int
+    acked_nano: int
+    terms: bytes
+    voucher_signature: bytes
+
+    def to_cell(self) -> Cell:
+        cell = begin_cell().store_uint(self.cumulative_nano, 64).store_uint(self.seq, 32).store_uint(self.cap_nano, 64)
+        return (
+            cell.store_uint(self.acked_nano, 64).store_bytes(self.terms).store_bytes(self.voucher_signature).end_cell()
+        )
+
+    @classmethod
+    def from_cell(cls, cell: Cell) -> Self:
+        s = cell.begin_parse()
+        return cls(
+            s.load_uint(64), s.load_uint(32), s.load_uint(64), s.load_uint(64), s.load_bytes(32), s.load_bytes(64)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimEntry:
+    """One entry of a batch claim; `root` is `receipts_root` of the receipts since the claim before."""
+
+    escrow: bytes
+    entry: Entry
+    root: bytes
+
+
+def receipts_root(receipts: Sequence[Receipt]) -> bytes:
+    """Hash of `HashmapE 32 ^Receipt` keyed by seq, as one dictionary cell; 32 zero bytes for none."""
+    map_ = HashMap(32, value_serializer=lambda receipt, builder: builder.store_ref(receipt.to_cell()))
+    for receipt in receipts:
+        map_.set_int_key(receipt.seq, receipt)
+    cell = map_.serialize()
+    return bytes(cell.hash) if cell is not None else bytes(32)
+
+
+def batch(entries: Sequence[ClaimEntry]) -> tuple[Cell, Cell]:
+    """The two parallel spines of a claim: (Entries, Roots), three entries to a cell.
+
+    Raises ValueError outside 1 to MAX_CLAIM_ENTRIES entries.
+    """
+    if not 1 <= len(entries) <= MAX_CLAIM_ENTRIES:
+        raise ValueError(f"a claim takes 1 to {MAX_CLAIM_ENTRIES} entries, got {len(entries)}; split the batch")
+    entries_cell: Cell | None = None
+    roots_cell: Cell | None = None
+    starts = range(0, len(entries), 3)
+    for start in reversed(starts):
+        group = entries[start : start + 3]
+        escrows, roots = begin_cell(), begin_cell()
+        for item in group:
+            escrows.store_bytes(item.escrow)
+            roots.store_bytes(item.root)
+        for item in group:
+            escrows.store_ref(item.entry.to_cell())
+        if entries_cell is not None and roots_cell is not None:
+            escrows.store_ref(entries_cell)
+            roots.store_ref(roots_cell)
+        entries_cell, roots_cell = escrows.end_cell(), roots.end_cell()
+    if entries_cell is None or roots_cell is None:
+        raise ValueError("no entries")
+    return entries_cell, roots_cell
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimMessage:
+    """Body of a batch claim. TL-B: ClaimMessage."""
+
+    signature: bytes
+    seqno: int
+    valid_until: int
+    tokens: int
+    entries: tuple[ClaimEntry, ...]
+
+    @classmethod
+    def from_cell(cls, body: Cell) -> Self:
+        """Raises CellError for what is not a batch claim."""
+        try:
+            s = body.begin_parse()
+            signature, seqno, valid_until = s.load_bytes(64), s.load_uint(32), s.load_uint(32)
+            count, tokens = s.load_uint(8), s.load_uint(64)
+            entries, roots = s.load_ref().begin_parse(), s.load_ref().begin_parse()
+            items: list[ClaimEntry] = []
+            while len(items) < count:
+                if not entries.remaining_bits:
+                    entries, roots = entries.load_ref().begin_parse(), roots.load_ref().begin_parse()
+                items.append(
+                    ClaimEntry(entries.load_bytes(32), Entry.from_cell(entries.load_ref()), roots.load_bytes(32))
+                )
+        except Exception as error:  # pytoniq-core raises many unrelated types on malformed input
+            raise CellError(f"not a batch claim: {error}") from error
+        return cls(signature, seqno, valid_until, tokens, tuple(items))
+
+
+def claim_message(
+    node: bytes, signature: bytes, seqno: int, valid_until: int, tokens: int, entries: Sequence[ClaimEntry]
+) -> Cell:
+    """External message to `node`; `signature` is over `signed.Claim` with the hashes of `batch(entries)`."""
+    entries_cell, roots_cell = batch(entries)
+    body = begin_cell().store_bytes(signature).store_uint(seqno, 32).store_uint(valid_until, 32)
+    body.store_uint(len(entries), 8).store_uint(tokens, 64).store_ref(entries_cell).store_ref(roots_cell)
+    # TL-B ext_in_msg_info$10, source addr_none, import fee 0; no StateInit; body in a reference.
+    message = begin_cell().store_uint(0b10, 2).store_uint(0, 2).store_address(address_of(node)).store_coins(0)
+    return message.store_bit(0).store_bit(1).store_ref(body.end_cell()).end_cell()
+
+
+def claim_receipt(
+    key: bytes, escrow: bytes, allotment_epoch: int, receipt: Receipt, signature: bytes, entry: Entry
+) -> Cell:
+    """Body from anyone: settles up to one receipt at the sender's gas, also after the enclave is gone."""
+    body = begin_cell().store_uint(Op.CLAIM_RECEIPT, 32).store_bytes(key).store_bytes(escrow)
+    body.store_uint(allotment_epoch, 64).store_ref(receipt.to_cell())
+    return body.store_ref(begin_cell().store_bytes(signature).end_cell()).store_ref(entry.to_cell()).end_cell()
+
+
+def collect() -> Cell:
+    """Body from anyone: sends earnings above the node's reserves to the payout address."""
+    return begin_cell().store_uint(Op.COLLECT, 32).end_cell()
+
+
+def unbond() -> Cell:
+    """Body from the controller: ends the signing key's term now and starts the stake's windows."""
+    return begin_cell().store_uint(Op.UNBOND, 32).end_cell()
+
+
+def withdraw_stake() -> Cell:
+    """Body from the controller, at `NodeState.withdrawable_at` or later: everything leaves, the account ends."""
+    return begin_cell().store_uint(Op.WITHDRAW_STAKE, 32).end_cell()
