@@ -85,6 +85,9 @@ class LlamaEngine:
         clean = _offered(validate(request))
         meter = Meter(clean, self._info)
         lease = await self._slots.acquire(cache_salt)
+        if self._server is None:
+            self._slots.release(lease.slot, "")
+            raise _closed()
         bridge = self._launch(self._body(clean, lease), lease, is_chat(clean), cache_salt)
         try:
             while not isinstance(item := await self._next(bridge), _End):
@@ -94,6 +97,8 @@ class LlamaEngine:
                     yield delta
             if item.error is not None:
                 raise _broken(item.error)
+            if self._server is None:
+                raise _closed()
             for last in meter.finish():
                 yield last
         finally:
@@ -174,6 +179,10 @@ def _offered(clean: dict[str, Any]) -> dict[str, Any]:
             "Use json_object, or choose another node",
         )
     return clean
+
+
+def _closed() -> EngineError:
+    return EngineError("The engine was closed during the request", "Send it again when the worker is back")
 
 
 def _refused(error: Mapping[str, Any]) -> Exception:
