@@ -39,7 +39,7 @@ class Network:
 
 
 def load_network(profile: str | Path) -> Network:
-    """By name (`devnet`, `testnet`, `mainnet`) or by path of a TOML file. Other keys than its own are left to others."""
+    """By name (`devnet`, `testnet`, `mainnet`) or by path of a TOML file. Other keys are left to others."""
     path = Path(profile)
     if isinstance(profile, str) and path.suffix != ".toml":
         path = NETWORKS / f"{profile}.toml"
@@ -83,7 +83,7 @@ def parse_network(raw: Mapping[str, object], *, name: str, where: str, base: Pat
 
 
 def connect(network: Network) -> Quorum:
-    """The network's endpoints behind a quorum; each must serve `global_id`. Opens no connection yet. Raises ConfigError."""
+    """The endpoints behind a quorum; each must serve `global_id`. Opens no connection yet. Raises ConfigError."""
     try:
         endpoints: list[Chain] = [_toncenter(network, url) for url in network.toncenter]
         if len(endpoints) < NEEDED and network.liteserver_config is not None:

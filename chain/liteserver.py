@@ -2,7 +2,7 @@
 
 Limits: an account is proved against the masterchain block that the liteserver names as the last one. At trust level 1
 that block itself is the liteserver's word, so a quorum with another endpoint decides; at trust level 0 pytoniq follows
-key blocks and validator signatures from the configuration's init block (mainnet and testnet; minutes at the first start).
+key blocks and validator signatures from the configuration's init block (minutes at the first start).
 One connection to one server: it is opened again after every failure, because pytoniq's client neither reconnects nor
 says so. A liteserver gives at most 16 transactions at a time.
 """
