@@ -76,7 +76,7 @@ class Statement:
 
 
 def read(collateral: Collateral) -> Statement:
-    """Raises Malformed, or ValueError from a CRL that is not DER."""
+    """Raises Malformed."""
     tcb = strict.json_object(collateral.tcb_info, "TCB info", limit_bytes=_DOCUMENT_LIMIT)
     qe = strict.json_object(collateral.qe_identity, "QE identity", limit_bytes=_DOCUMENT_LIMIT)
     try:
@@ -90,7 +90,10 @@ def read(collateral: Collateral) -> Statement:
     except KeyError as error:
         raise Malformed(f"collateral: TCB info or QE identity lacks {error}; fetch it again") from error
     for what, der in (("root CA CRL", collateral.root_ca_crl), ("PCK CRL", collateral.pck_crl)):
-        next_update = x509.load_der_x509_crl(der).next_update_utc
+        try:
+            next_update = x509.load_der_x509_crl(der).next_update_utc
+        except (ValueError, x509.InvalidVersion) as error:
+            raise Malformed(f"collateral: the {what} is not a CRL in DER ({error}); fetch it again") from error
         if next_update is None:
             # A list without an end could be served for ever after a revocation.
             raise Malformed(f"collateral: the {what} has no nextUpdate")

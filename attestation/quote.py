@@ -108,11 +108,14 @@ def parse(quote: bytes) -> TdQuote:
 
 
 def certificates(pem: bytes, what: str, *, canonical: bool = True) -> tuple[x509.Certificate, ...]:
-    """The certificates of a PEM chain. Canonical: the very text that PEM prescribes, up to trailing NUL and newline."""
+    """The certificates of a PEM chain. Canonical: the very text that PEM prescribes, up to trailing NUL and newline.
+
+    Raises Malformed.
+    """
     text = pem.rstrip(b"\0\n").replace(b"\r\n", b"\n") + b"\n"
     try:
         chain = tuple(x509.load_pem_x509_certificates(text))
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise Malformed(f"{what}: not PEM certificates ({error})") from error
     if canonical and b"".join(each.public_bytes(Encoding.PEM) for each in chain) != text:
         raise Malformed(f"{what}: not in the one encoding that PEM prescribes; it was changed after it was made")

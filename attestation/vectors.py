@@ -78,7 +78,7 @@ def read(name: str) -> bytes:
 
 def _directories() -> list[Path]:
     named = os.environ.get(ENVIRONMENT)
-    return [Path(named)] if named else [_BESIDE, _cache()]
+    return [Path(named) if named else _BESIDE, _cache()]
 
 
 def _cache() -> Path:

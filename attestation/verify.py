@@ -1,38 +1,20 @@
-"""The verdict on one piece of evidence: pure, the same for real and simulated quotes, and closed to every doubt.
-
-Signatures, revocation and TCB matching are `dcap_qvl.verify_with_root_ca`'s, from the pinned root down. Around it stand
-the checks that it leaves to its caller (what REPORTDATA binds, image, platform, freshness) and three that it lacks:
-the signer of TCB info must be Intel's TCB signer (the library takes any certificate under the root, so that an
-extracted platform key could sign itself a clean bill of health), the PCE id must match, and what no signature covers
-has one encoding.
-"""
+"""The verdict on one piece of evidence: pure, the same for real and simulated quotes, and closed to every doubt."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 
-import dcap_qvl
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
-
-from attestation.collateral import Collateral, Statement
-from attestation.collateral import read as read_collateral
+from attestation import hardware
+from attestation.collateral import Collateral
 from attestation.evidence import Evidence, Kind, gpu_evidence_hash
+from attestation.hardware import Hardware
 from attestation.policy import AllowedImage, Policy, Tier
-from attestation.quote import TdQuote, certificates
-from attestation.quote import parse as parse_quote
+from attestation.quote import TdQuote
 from attestation.report_data import NO_GPU
-from attestation.strict import Malformed
-from attestation.trust_roots import root
 
 CLOCK_SKEW_SECONDS = 60
 """How far a block's time may lie ahead of the verifier's clock."""
-
-_PCK_SUBJECT = "Intel SGX PCK Certificate"
-_PCK_ISSUERS = ("Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA")
-_TCB_SIGNER = "Intel SGX TCB Signing"
 
 
 class EvidenceRejected(Exception):
@@ -111,9 +93,8 @@ def verify(
         return _verify(evidence, collateral, policy, now, expected, block)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except (
-        BaseException
-    ) as error:  # a panic inside the quote library is no Exception, and is a rejection like any other
+    except BaseException as error:
+        # Not only Exception: a panic inside the quote library is none, and is a rejection like any other failure.
         return Verdict(False, (_in_words(error),))
 
 
@@ -123,45 +104,19 @@ def _verify(
     simulated = evidence.kind is Kind.SIMULATED
     if simulated and not policy.simulated_allowed(expected.global_id):
         return Verdict(False, (_simulated_refusal(policy),))
-    trusted_root = root(evidence.kind).der
-    quote = parse_quote(evidence.quote)
-    statement = read_collateral(collateral)
-    ends = [statement.expires_at, *_check_chains(quote, collateral, trusted_root)]
-    report = dcap_qvl.verify_with_root_ca(evidence.quote, _library_form(collateral), trusted_root, now)
-    _check_pck(quote, statement)
-
-    platform = sha256(report.ppid).digest()
-    image = policy.image(quote.measurement)
+    found = hardware.check(evidence.quote, collateral, evidence.kind, now)
+    image = policy.image(found.quote.measurement)
     tier = _tier(simulated, evidence, image)
-    attested_until = min(*ends, (block.time if block else now) + policy.max_validity_seconds)
+    attested_until = min(found.expires_at, (block.time if block else now) + policy.max_validity_seconds)
     reasons = [
-        *_binding_faults(evidence, quote, expected),
+        *_binding_faults(evidence, found.quote, expected),
         *_block_faults(evidence, policy, now, block),
-        *_image_faults(quote, image),
+        *_image_faults(found.quote, image),
+        *_platform_faults(found, policy),
     ]
-    if report.status not in policy.tcb_statuses:
-        advisories = ", ".join(report.advisory_ids) or "none named"
-        reasons.append(
-            f"TCB status is {report.status}, the policy accepts {', '.join(sorted(policy.tcb_statuses))}; "
-            f"update the platform's firmware and TDX module (advisories: {advisories})"
-        )
-    denied = sorted(policy.denied_advisories.intersection(report.advisory_ids))
-    if denied:
-        reasons.append(f"the platform is subject to {', '.join(denied)}, which the policy denies")
-    if statement.evaluation_number < policy.min_evaluation_number:
-        reasons.append(
-            f"collateral has evaluation number {statement.evaluation_number}, below {policy.min_evaluation_number}; "
-            "fetch the current collateral"
-        )
-    if not report.ppid.strip(b"\0"):
-        reasons.append("the platform has no PPID, so it cannot be told apart from others")
-    if platform in policy.denied_platforms:
-        reasons.append(f"platform {platform.hex()} is on the deny-list")
     if tier not in policy.tiers:
-        reasons.append(
-            f"tier {tier.name.lower()} is not accepted; the policy accepts "
-            f"{', '.join(sorted(each.name.lower() for each in policy.tiers)) or 'none'}"
-        )
+        accepted = ", ".join(sorted(each.name.lower() for each in policy.tiers)) or "none"
+        reasons.append(f"tier {tier.name.lower()} is not accepted; the policy accepts: {accepted}")
     if attested_until <= now:
         reasons.append(f"it ended at {attested_until}, now is {now}; quote again and fetch the current collateral")
     if reasons or image is None:
@@ -171,49 +126,18 @@ def _verify(
         reasons=(),
         simulated=simulated,
         signing_key=evidence.binding.signing_key,
-        measurement=quote.measurement,
+        measurement=found.quote.measurement,
         image_name=image.name,
-        platform=platform,
-        fmspc=statement.fmspc,
+        platform=found.platform,
+        fmspc=found.fmspc,
         tier=tier,
         attested_until=attested_until,
         block_seqno=evidence.binding.block_seqno,
         block_checked=block is not None,
-        tcb_status=report.status,
-        advisory_ids=tuple(report.advisory_ids),
-        evaluation_number=statement.evaluation_number,
+        tcb_status=found.tcb_status,
+        advisory_ids=found.advisory_ids,
+        evaluation_number=found.evaluation_number,
     )
-
-
-def _check_chains(quote: TdQuote, collateral: Collateral, trusted_root: bytes) -> list[int]:
-    """Who signed, by name and by place; the library checks that they signed. Ends of the certificates, unix seconds."""
-    chains = [quote.pck_chain]
-    if len(quote.pck_chain) != 3:
-        raise Malformed(f"PCK chain has {len(quote.pck_chain)} certificates, expected leaf, intermediate and root")
-    leaf, intermediate, _ = quote.pck_chain
-    if _common_name(leaf) != _PCK_SUBJECT or _common_name(intermediate) not in _PCK_ISSUERS:
-        raise Malformed("the quote is not certified by a PCK certificate of a PCK certification authority")
-    for what, pem in (
-        ("TCB info", collateral.tcb_info_issuer_chain),
-        ("QE identity", collateral.qe_identity_issuer_chain),
-    ):
-        chain = certificates(pem.encode(), f"{what} issuer chain", canonical=False)
-        if len(chain) != 2 or _common_name(chain[0]) != _TCB_SIGNER:
-            raise Malformed(f"{what} is not signed by {_TCB_SIGNER!r} directly under the root; fetch it from Intel")
-        chains.append(chain)
-    for chain in chains:
-        if chain[-1].public_bytes(Encoding.DER) != trusted_root:
-            raise Malformed("a certificate chain does not end in the pinned root")
-    return [int(each.not_valid_after_utc.timestamp()) for chain in chains for each in chain]
-
-
-def _check_pck(quote: TdQuote, statement: Statement) -> None:
-    extension = dcap_qvl.parse_pck_extension_from_pem(quote.pck_chain_pem.rstrip(b"\0"))
-    found = (extension.fmspc.hex(), extension.pce_id.hex())
-    if found != (statement.fmspc, statement.pce_id):
-        raise Malformed(
-            f"TCB info is for FMSPC {statement.fmspc}, PCE {statement.pce_id}, the platform has {found[0]}, {found[1]}"
-        )
 
 
 def _binding_faults(evidence: Evidence, quote: TdQuote, expected: Expected) -> list[str]:
@@ -260,6 +184,26 @@ def _image_faults(quote: TdQuote, image: AllowedImage | None) -> list[str]:
     return faults
 
 
+def _platform_faults(found: Hardware, policy: Policy) -> Iterator[str]:
+    if found.tcb_status not in policy.tcb_statuses:
+        accepted = ", ".join(sorted(policy.tcb_statuses)) or "none"
+        advisories = ", ".join(found.advisory_ids) or "none named"
+        yield (
+            f"TCB status is {found.tcb_status} (advisories: {advisories}), the policy accepts: {accepted}; update the "
+            "platform's firmware and TDX module"
+        )
+    denied = sorted(policy.denied_advisories.intersection(found.advisory_ids))
+    if denied:
+        yield f"the platform is subject to {', '.join(denied)}, which the policy denies"
+    if found.evaluation_number < policy.min_evaluation_number:
+        yield (
+            f"the collateral has evaluation number {found.evaluation_number}, the policy wants at least "
+            f"{policy.min_evaluation_number}; fetch the current collateral"
+        )
+    if found.platform in policy.denied_platforms:
+        yield f"platform {found.platform.hex()} is on the deny-list"
+
+
 def _tier(simulated: bool, evidence: Evidence, image: AllowedImage | None) -> Tier:
     if simulated:
         return Tier.SIMULATED
@@ -273,25 +217,6 @@ def _simulated_refusal(policy: Policy) -> str:
     if policy.allow_simulated:
         return "the evidence is simulated, and mainnet refuses simulated evidence whatever the policy says"
     return "the evidence is simulated: it proves no hardware; allow_simulated in the policy accepts it for tests"
-
-
-def _common_name(certificate: x509.Certificate) -> str:
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(names[0].value) if len(names) == 1 else ""
-
-
-def _library_form(collateral: Collateral) -> dcap_qvl.QuoteCollateralV3:
-    return dcap_qvl.QuoteCollateralV3(
-        collateral.pck_crl_issuer_chain,
-        collateral.root_ca_crl,
-        collateral.pck_crl,
-        collateral.tcb_info_issuer_chain,
-        collateral.tcb_info,
-        collateral.tcb_info_signature,
-        collateral.qe_identity_issuer_chain,
-        collateral.qe_identity,
-        collateral.qe_identity_signature,
-    )
 
 
 def _in_words(error: BaseException) -> str:
