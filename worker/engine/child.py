@@ -178,6 +178,8 @@ class ChildEngine:
             while not await _answers(session, port, key):
                 if self._process.returncode is not None:
                     code = _exit_words(self._process.returncode)
+                    if self._drain is not None:
+                        await asyncio.wait([self._drain], timeout=1.0)
                     raise EngineError(
                         f"The engine ended at its start {code}: {self._last_words(key)}",
                         "Check `command`, the model and the memory; run the command by hand to see all it says",
@@ -201,7 +203,7 @@ async def _answers(session: aiohttp.ClientSession, port: int, key: str) -> bool:
     try:
         async with session.get(f"http://127.0.0.1:{port}/v1/models", headers=headers) as response:
             return response.status == 200
-    except (aiohttp.ClientError, ConnectionError):
+    except (aiohttp.ClientError, ConnectionError, TimeoutError):
         return False
 
 

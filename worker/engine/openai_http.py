@@ -205,7 +205,8 @@ def _body(clean: Mapping[str, Any], name: str, cache_salt: str) -> dict[str, Any
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         # vLLM and SGLang key their prefix cache with it; a fresh one shares with nobody.
         "cache_salt": cache_salt or secrets.token_hex(32),
-        # llama.cpp knows no salt, so there it reuses nothing.
+        # llama.cpp knows neither: there it counts in its timings, and reuses nothing.
+        "timings_per_token": True,
         "cache_prompt": False,
     }
 
