@@ -100,7 +100,8 @@ class Sent:
             if time.monotonic() + interval_seconds >= deadline:
                 raise OutcomeUnknown(
                     f"message {self.hash.hex()} of wallet {self.account.hex()}: no certainty within "
-                    f"{timeout_seconds:g} s ({trouble}); ask again later, do not send anew before it expires at {self.valid_until}"
+                    f"{timeout_seconds:g} s ({trouble}); ask again later, do not send anew "
+                    f"before it expires at {self.valid_until}"
                 )
             await asyncio.sleep(interval_seconds)
 
@@ -118,7 +119,8 @@ class Sent:
         if len(transaction.out_msgs) < self.count:
             raise Dropped(
                 f"message {self.hash.hex()} of wallet {self.account.hex()} landed, but only "
-                f"{len(transaction.out_msgs)} of its {self.count} messages went out (action code {transaction.action_code}): the balance is too low; "
+                f"{len(transaction.out_msgs)} of its {self.count} messages went out "
+                f"(action code {transaction.action_code}): the balance is too low; "
                 "fund the wallet and send the missing ones again",
                 transaction,
             )
