@@ -1,0 +1,1 @@
+"""What clients and worker agents see of the relayer."""

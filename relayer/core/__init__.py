@@ -1,0 +1,1 @@
+"""The relayer's pure core: facts in, (state, effects) out. No input, no output, no clock."""

@@ -1,0 +1,1 @@
+"""Where facts, states, open effects and cursors land together."""
