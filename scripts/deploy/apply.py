@@ -1,0 +1,56 @@
+"""Carrying out a plan: observe, send, wait, observe again, until nothing is left to send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from chain.api import Chain
+from chain.mnemonic import MnemonicError
+from chain.wallet import Wallet
+from scripts.deploy.plan import Desired, Observed, PlanError, Step, plan
+from scripts.deploy.profile import Profile
+
+
+def wallets(profile: Profile) -> tuple[Wallet, bytes]:
+    """The deployer's wallet and the governor's account. Raises MnemonicError, PlanError."""
+    deployer = Wallet.from_mnemonic_file(profile.deployer_mnemonic_file)
+    if profile.governor is not None:
+        return deployer, profile.governor
+    if profile.governor_mnemonic_file is None:
+        raise PlanError(f"{profile.path}: name deploy.governor (an address) or deploy.governor_mnemonic_file")
+    return deployer, Wallet.from_mnemonic_file(profile.governor_mnemonic_file).account
+
+
+def desired_of(profile: Profile) -> tuple[Desired, Wallet]:
+    """The deployment that a profile and its key files describe. Raises MnemonicError, PlanError."""
+    try:
+        deployer, governor = wallets(profile)
+    except MnemonicError as error:
+        raise PlanError(
+            f"{error}; addresses follow from the deployer's key, so it is needed even for a plan"
+        ) from error
+    desired = Desired(profile.network.global_id, deployer.public_key, profile.salt, governor, profile.parameters)
+    return desired, deployer
+
+
+async def observe(chain: Chain, desired: Desired) -> Observed:
+    return Observed(await chain.account(desired.registry), await chain.account(desired.attestation))
+
+
+async def apply(
+    chain: Chain, desired: Desired, deployer: Wallet, *, on_step: Callable[[Step], None], wait_seconds: float = 60.0
+) -> None:
+    """Safe to repeat after any interruption: what stands is not sent again. Raises ChainError, PlanError."""
+    for step in plan(desired, await observe(chain, desired), deployer.sign):
+        on_step(step)
+        sent = await deployer.send(chain, [step.message])
+        await sent.landed(chain)
+    for _ in range(int(wait_seconds / 0.5)):
+        if not plan(desired, await observe(chain, desired), deployer.sign):
+            return
+        await asyncio.sleep(0.5)
+    raise PlanError(
+        f"the messages landed, but the contracts do not show the wanted state after {wait_seconds:.0f} s; "
+        "look at the transactions of the registry and of the attestation contract for exit codes"
+    )

@@ -1,0 +1,93 @@
+"""Deployment part of a network profile: who deploys, who governs, and the parameters that children freeze at birth."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from chain.config import NETWORKS, ConfigError, Network, load_network
+from wrappers.cells import CellError, account_of
+from wrappers.registry import Parameters
+
+MAINNET_GLOBAL_ID = -239
+_SECONDS = ("unbonding", "claim_window", "challenge_window", "min_close_timer", "max_close_timer")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Everything that a deployment is decided by. The deployer's key is also the genesis key of the singletons."""
+
+    network: Network
+    path: Path
+    parameters: Parameters
+    deployer_mnemonic_file: Path
+    governor: bytes | None
+    """Account named in the profile; None: the wallet of `governor_mnemonic_file`."""
+    governor_mnemonic_file: Path | None
+    salt: int = 0
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """Raises ConfigError naming file, key and cure."""
+    network = load_network(name_or_path)
+    path = Path(name_or_path)
+    if isinstance(name_or_path, str) and path.suffix != ".toml":
+        path = NETWORKS / f"{name_or_path}.toml"
+    deploy = tomllib.loads(path.read_text(encoding="utf-8")).get("deploy")
+    if not isinstance(deploy, dict):
+        raise ConfigError(f"{path}: section [deploy] is missing; see scripts/deploy/networks/devnet.toml")
+    governor = _governor(path, deploy.get("governor"))
+    governor_file = _file(path, deploy, "governor_mnemonic_file")
+    deployer_file = _file(path, deploy, "deployer_mnemonic_file")
+    if deployer_file is None:
+        raise ConfigError(f"{path}: deploy.deployer_mnemonic_file must name the file with the deployer's 24 words")
+    salt = deploy.get("salt", 0)
+    if not isinstance(salt, int) or not 0 <= salt < 2**32:
+        raise ConfigError(f"{path}: deploy.salt must be an unsigned 32-bit integer")
+    return Profile(network, path, _parameters(path, deploy), deployer_file, governor, governor_file, salt)
+
+
+def _governor(path: Path, value: object) -> bytes | None:
+    if value is None:
+        return None
+    try:
+        return account_of(str(value))
+    except Exception as error:  # pytoniq-core raises many unrelated types on a malformed address
+        cause = error if isinstance(error, CellError) else f"{value!r} is no TON address"
+        raise ConfigError(f"{path}: deploy.governor: {cause}") from error
+
+
+def _file(path: Path, deploy: Mapping[str, object], key: str) -> Path | None:
+    value = deploy.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{path}: deploy.{key} must be the path of a file")
+    return path.parent / Path(value).expanduser()
+
+
+def _parameters(path: Path, deploy: Mapping[str, object]) -> Parameters:
+    raw = deploy.get("parameters")
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: section [deploy.parameters] is missing; see scripts/deploy/networks/devnet.toml")
+    keys = {
+        field.name: f"{field.name}_seconds" if field.name in _SECONDS else field.name for field in fields(Parameters)
+    }
+    unknown = sorted(set(raw) - set(keys.values()))
+    if unknown:
+        raise ConfigError(f"{path}: deploy.parameters has unknown keys {unknown}; known are {sorted(keys.values())}")
+    values: dict[str, int] = {}
+    for name, key in keys.items():
+        value = raw.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ConfigError(f"{path}: deploy.parameters.{key} must be a whole number, at least 0")
+        values[name] = value
+    parameters = Parameters(**values)
+    if parameters.claim_window < parameters.max_close_timer:
+        raise ConfigError(
+            f"{path}: claim_window_seconds ({parameters.claim_window}) is shorter than max_close_timer_seconds "
+            f"({parameters.max_close_timer}): a key's earnings could expire before a client's row closes"
+        )
+    return parameters
