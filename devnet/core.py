@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pytoniq_core import Cell
 
 from chain.api import BlockId, Transaction
+from devnet.accounts import StoredAccount
 from devnet.augmented import AugTree, key_bits
 from devnet.blocks import BASECHAIN, MASTERCHAIN, Block, BlockBuilder, Round, empty_accounts
 from devnet.engine import DevnetError, PrevBlocks
@@ -34,7 +35,7 @@ class ChainSnapshot:
     accounts: AugTree
     rounds: tuple[Round, ...]
     sparse: tuple[BlockId, ...]
-    located: dict[bytes, int]
+    located: dict[bytes, BlockId]
     offset_seconds: int
 
 
@@ -61,8 +62,8 @@ class DevnetChain:
         """By seqno, oldest first."""
         self.mempool: deque[Cell] = deque()
         self.dropped: deque[Dropped] = deque(maxlen=100)
-        self.located: dict[bytes, int] = {}
-        """Transaction hash, and hash of its inbound message -> seqno of its block."""
+        self.located: dict[bytes, BlockId] = {}
+        """Transaction hash, and hash of its inbound message -> its workchain-0 block."""
         self.changed: set[bytes] = set()
         """Accounts touched since the last block, for whoever persists them."""
         self._kept_rounds = kept_rounds
@@ -171,6 +172,14 @@ class DevnetChain:
             raise DevnetError(f"block {seqno} does not exist or is not kept (head {self.head.master.seqno})")
         return found.master if workchain == MASTERCHAIN else found.shard
 
+    def first_block(self, workchain: int, reached: Callable[[Block], bool]) -> Block:
+        """The oldest kept block for which `reached` holds. Raises DevnetError where there is none."""
+        for seqno in self.rounds:
+            block = self.block(workchain, seqno)
+            if seqno and reached(block):
+                return block
+        raise DevnetError(f"no kept block is that late (head {self.head.master.seqno})")
+
     def sparse_id(self, seqno: int) -> BlockId | None:
         """Id of a masterchain block whose seqno is a multiple of 100, however old."""
         index, rest = divmod(seqno, SPARSE_STEP)
@@ -179,6 +188,14 @@ class DevnetChain:
     def history(self, account: bytes) -> list[Transaction]:
         """All its transactions, oldest first."""
         return self.ledger.transactions.get(account, [])
+
+    def stored_at(self, seqno: int, account: bytes) -> StoredAccount | None:
+        """The account as of round `seqno`. Raises DevnetError where that state is not kept."""
+        kept = self.rounds.get(seqno)
+        if kept is None or kept.accounts is None:
+            raise DevnetError(f"the state of block {seqno} is not kept; ask about a newer block")
+        shard = kept.accounts.get(key_bits(account))
+        return None if shard is None else StoredAccount.of(shard, account)
 
     def snapshot(self) -> ChainSnapshot:
         rounds, sparse = tuple(self.rounds.values()), tuple(self._sparse)
@@ -211,9 +228,9 @@ class DevnetChain:
         now, end_lt = self.ledger.now, self.ledger.lt
         sealed = self._builder.next(self.head, self._accounts, transactions, now=now, end_lt=end_lt)
         for tx in transactions:
-            self.located[tx.hash] = sealed.master.seqno
+            self.located[tx.hash] = sealed.shard.id
             if tx.in_msg is not None:
-                self.located[tx.in_msg.hash] = sealed.master.seqno
+                self.located[tx.in_msg.hash] = sealed.shard.id
         self._keep(sealed)
         return sealed
 

@@ -7,22 +7,24 @@ not model: other workchains, validators, and any delay between a message and its
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytoniq_core import Cell
 
 from chain.api import AccountState, Message, Status, Transaction
 from chain.decode import decode_message, decode_transaction
-from chain.reader import Reader
 from devnet.accounts import NO_SHARD_ACCOUNT, ZERO_HASH, StoredAccount, credited
-from devnet.engine import DevnetError, Engine, NotAccepted, Outcome, PrevBlocks, StackValue
+from devnet.engine import DevnetError, Engine, GetResult, NotAccepted, Outcome, PrevBlocks, StackValue
 from devnet.mcblocks import McBlocks, SyntheticBlocks
 from devnet.messages import decode_external_in, internal, is_internal, transaction_messages
 from devnet.network import DEVNET_GLOBAL_ID, config_cell
+from devnet.trace import Trace
 
 # Logical times of mainnet's present: tonpy switches to old TVM rules below 3.7e12.
 FIRST_LT = 50_000_000_000_000
 MAX_DELIVERIES = 20_000
+NO_CODE = -256
 
 
 class Rejected(DevnetError):
@@ -47,53 +49,6 @@ class Pending:
 
     cell: Cell
     message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What one call did."""
-
-    transactions: tuple[Transaction, ...]
-    """In order of execution."""
-    total_fees_nano: int
-    """Fees of all transactions plus forward fees of all their messages: all that left any balance for good."""
-    minted_nano: int
-    """Value of injected messages, which no account paid."""
-    left_nano: int
-    """Value sent to other workchains, which the devnet does not have."""
-    balance_delta_nano: int
-    """The same amount as total_fees_nano, computed from balances and values in the queue instead of from fee fields."""
-
-    @property
-    def failed(self) -> tuple[Transaction, ...]:
-        """Transactions whose code, actions or gas failed, or which bounced. A plain credit without code did not."""
-        return tuple(tx for tx in self.transactions if failed(tx))
-
-    def of(self, account: bytes) -> tuple[Transaction, ...]:
-        return tuple(tx for tx in self.transactions if tx.account == account)
-
-
-def failed(tx: Transaction) -> bool:
-    if tx.exit_code not in (None, 0, 1) or tx.action_code not in (None, 0):
-        return True
-    return tx.aborted and _compute_skipped_for_cause(tx)
-
-
-def _compute_skipped_for_cause(tx: Transaction) -> bool:
-    """Aborted with no exit code: only `cskip_no_state` without a bounce is a plain credit."""
-    if any(message.bounced for message in tx.out_msgs):
-        return True
-    reader = Reader(tx.cell.refs[2])
-    reader.uint(4 + 1)  # trans_ord$0000, credit_first
-    if reader.bit():
-        reader.coins()
-        reader.maybe_coins()
-        if reader.bit():
-            reader.bit()
-    if reader.bit():
-        reader.maybe_coins()
-        reader.currency()
-    return reader.uint(1) == 1 or reader.uint(2) != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,23 +182,33 @@ class Ledger:
 
     def run_get(self, account: bytes, method: str, *args: int | Cell) -> list[StackValue]:
         """Stack that the get method leaves, bottom first. Raises GetMethodFailed; DevnetError without code to run."""
-        state = self.account(account)
+        result = self.get_result(account, method, list(args))
+        if result.exit_code == NO_CODE:
+            status = self.account(account).status
+            raise DevnetError(f"account 0:{account.hex()} is {status}: it has no code to run {method} on")
+        if result.exit_code not in (0, 1):
+            raise GetMethodFailed(account, method, result.exit_code)
+        return result.stack
+
+    def get_result(self, account: bytes, method: str | int, stack: Sequence[StackValue]) -> GetResult:
+        """Run a get method by name or id; exit code NO_CODE where the account has no code, as a liteserver says it."""
+        return self.get_result_of(self.account(account), method, stack)
+
+    def get_result_of(self, state: AccountState, method: str | int, stack: Sequence[StackValue]) -> GetResult:
+        """The same on a state of the account's past; the clock and the blocks are the present's."""
         if state.code is None or state.data is None:
-            raise DevnetError(f"account 0:{account.hex()} is {state.status}: it has no code to run {method} on")
-        result = self._engine.run_get(
+            return GetResult(NO_CODE, [], 0)
+        return self._engine.run_get(
             state.code,
             state.data,
-            account=account,
+            account=state.account,
             balance_nano=state.balance_nano,
             method=method,
-            stack=list(args),
+            stack=stack,
             now=self._now,
             prev_blocks=self.prev_blocks,
             lt=self.lt,
         )
-        if result.exit_code not in (0, 1):
-            raise GetMethodFailed(account, method, result.exit_code)
-        return result.stack
 
     def snapshot(self) -> Snapshot:
         transactions = {account: list(history) for account, history in self.transactions.items()}
