@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Self
 
-from protocol.errors import Equivocation, OurFault, Peer, PeerFault, ReceiptFault
-from protocol.frames import MAX_MISSED
+from protocol.errors import Code, Equivocation, OurFault, ReceiptFault
+from protocol.frames import MAX_MISSED, Refusal
 from protocol.receipts import Expectation, IssuedReceipt, check_issued
-from wrappers.signed import Terms, Voucher
+from wrappers.signed import MAX_AMOUNT_NANO, Terms, Voucher
 
 NO_RECEIPT = bytes(32)
 MAX_REQUEST_SECONDS = 3600
@@ -116,6 +116,8 @@ class ClientAccount:
                 f"the maximum of {promise.maximum_nano} nanoTON is below the terms' minimum charge",
                 f"allow {promise.terms.minimum_nano} or more",
             )
+        if self.cap_nano + promise.maximum_nano > MAX_AMOUNT_NANO:
+            raise OurFault("the cap would be over 64 bits", "lower the request's maximum")
         return replace(self, promises=(*self.promises, replace(promise, standing=Standing.PROMISED, receipt=None)))
 
     def voucher(self, terms: bytes) -> Voucher:
@@ -134,14 +136,16 @@ class ClientAccount:
             issued.signed.check(self.key)
             if seq <= self.seq:
                 return self
-            raise PeerFault(Peer.PATH, "a receipt came for a request that was never made", "leave the node")
+            raise ReceiptFault("a receipt came for a request that was never made")
         check_issued(issued, self._expectation(promise), response)
         if promise.receipt is not None:
             if promise.receipt.signed.receipt != issued.signed.receipt:
                 raise _equivocation("the node signed two receipts for one request", promise.receipt, issued)
             return self
         if seq <= self.seq:
-            raise ReceiptFault(f"the node signed another receipt number {seq} before")
+            raise ReceiptFault(
+                f"the node signed another receipt number {seq} before", "report it with the stored one, leave the node"
+            )
         for other in self.promises:
             if other.receipt is not None and other.receipt.signed.receipt.seq == seq:
                 raise _equivocation(f"the node signed two receipts number {seq}", other.receipt, issued)
@@ -155,17 +159,20 @@ class ClientAccount:
             account = account.receive(issued)
         return account
 
-    def refused(self, request_id: bytes) -> ClientAccount:
-        """Drop a promise on the enclave's sealed refusal. An error in clear must not come here: it proves nothing.
+    def refused(self, request_id: bytes, refusal: Refusal) -> ClientAccount:
+        """Take the enclave's sealed refusal: its missed receipts, then drop the promise. Raises as `receive` does.
 
-        A request whose receipt is held stays: an enclave that refuses what it billed is caught when the chain closes.
+        ALREADY_OPENED drops nothing: that request did run or still runs. An error in clear must not come here.
         """
-        kept = tuple(
-            one
-            for one in self.promises
-            if one.request_id != request_id or one.standing is Standing.HELD or not one.step(Step.REFUSE)
-        )
-        return replace(self, promises=kept)
+        account = self.receive_missed(refusal.missed)
+        if refusal.error.code is Code.ALREADY_OPENED:
+            return account
+        for promise in account.promises:
+            if promise.request_id == request_id:
+                if promise.receipt is not None:
+                    raise ReceiptFault("the node refuses a request that it signed a receipt for")
+                promise.step(Step.REFUSE)
+        return replace(account, promises=tuple(one for one in account.promises if one.request_id != request_id))
 
     def expire(self, now: int) -> ClientAccount:
         """Stop counting promises whose sealing key has ended MAX_REQUEST_SECONDS before `now`."""

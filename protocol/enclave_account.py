@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.account import MAX_UNACKED, NO_RECEIPT
-from protocol.errors import Code, OurFault, WireError
+from protocol.errors import Code, OurFault, ReceiptFault, WireError
 from protocol.frames import MAX_MISSED, Refusal
 from protocol.pricing import charge
 from protocol.receipts import IssuedReceipt, SignedReceipt, usage_of
@@ -103,7 +103,10 @@ class EnclaveAccount:
         admitted = next((one for one in self.admitted if one.request_id == request_id), None)
         if admitted is None:
             raise OurFault("no such request is in flight", "issue exactly one receipt per admitted request")
-        usage, stop = usage_of(inner)
+        try:
+            usage, stop = usage_of(inner)
+        except ReceiptFault as error:
+            raise OurFault(error.cause, "take counts and stop reason from the engine's final report") from error
         amount = charge(admitted.terms, usage, stop)
         if amount > admitted.maximum_nano:
             raise OurFault(

@@ -17,8 +17,10 @@ import json
 from dataclasses import dataclass
 from enum import Enum, StrEnum, unique
 
+from protocol import strict_json
+
 MAX_TEXT_BYTES = 1000
-MAX_ERROR_BYTES = 4096
+MAX_ERROR_BYTES = 8192
 
 
 @unique
@@ -165,10 +167,9 @@ _TEXTS: dict[Code, tuple[str, str]] = {
 }
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key appears twice")
-    return dict(pairs)
+def _showable(text: str) -> bool:
+    """These texts end up on terminals: no control sequences, no lone surrogates, bounded."""
+    return text.isprintable() and len(text.encode()) <= MAX_TEXT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,16 +185,19 @@ class WireError:
 
     @classmethod
     def of(cls, code: Code, detail: str = "") -> WireError:
-        """The code's own texts; `detail` is added to the cause."""
+        """The code's own texts; `detail` is added to the cause, made printable and cut to the limit."""
         cause, cure = _TEXTS[code]
         text = f"{cause}: {detail}" if detail else cause
-        return cls(code, text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore"), cure)
+        printable = "".join(char if char.isprintable() else "?" for char in text[:MAX_TEXT_BYTES])
+        return cls(code, printable.encode()[:MAX_TEXT_BYTES].decode(errors="ignore"), cure)
 
     def to_bytes(self) -> bytes:
         """UTF-8 JSON object with the keys code, cause and cure."""
         for text in (self.cause, self.cure):
-            if len(text.encode()) > MAX_TEXT_BYTES:
-                raise OurFault(f"an error text has over {MAX_TEXT_BYTES} bytes", "shorten it")
+            if not _showable(text):
+                raise OurFault(
+                    f"an error text is not printable or has over {MAX_TEXT_BYTES} bytes", "use `WireError.of`"
+                )
         fields = {"code": self.code.value, "cause": self.cause, "cure": self.cure}
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -203,17 +207,17 @@ class WireError:
         if len(data) > MAX_ERROR_BYTES:
             raise Malformed(f"an error of {len(data)} bytes is over the limit of {MAX_ERROR_BYTES}")
         try:
-            fields = json.loads(data.decode(), object_pairs_hook=_unique)
-        except (ValueError, RecursionError) as error:
-            raise Malformed("an error frame is not JSON") from error
+            fields = strict_json.parse(data)
+        except ValueError as error:
+            raise Malformed("an error is not strict JSON") from error
         if not isinstance(fields, dict) or set(fields) != {"code", "cause", "cure"}:
             raise Malformed("an error needs exactly code, cause and cure")
         code, cause, cure = fields["code"], fields["cause"], fields["cure"]
         if not (isinstance(code, str) and isinstance(cause, str) and isinstance(cure, str)):
             raise Malformed("an error's fields are texts")
+        if not (_showable(cause) and _showable(cure)):
+            raise Malformed("an error's text is too long or not printable")
         try:
-            if max(len(cause.encode()), len(cure.encode())) > MAX_TEXT_BYTES:
-                raise Malformed("an error's text is too long")
             return cls(Code(code), cause, cure)
-        except ValueError as error:  # lone surrogates, unknown codes
-            raise Malformed("an error has an unknown code or unprintable text") from error
+        except ValueError as error:
+            raise Malformed("an error has an unknown code") from error

@@ -77,7 +77,7 @@ def advance(phase: Phase, frame_type: FrameType) -> Phase:
     return following
 
 
-def parse_header(header: bytes, offset: int = 0) -> tuple[FrameType, int]:
+def parse_header(header: bytes | bytearray | memoryview, offset: int = 0) -> tuple[FrameType, int]:
     """Type and payload length from the 5 bytes at `offset`. Raises Malformed on an unknown type or too much payload."""
     frame_type = _TYPES.get(header[offset])
     length = int.from_bytes(header[offset + 1 : offset + HEADER_BYTES], "big")
@@ -114,7 +114,7 @@ class FrameParser:
         at = 0
         try:
             while len(buffer) - at >= HEADER_BYTES:
-                frame_type, length = parse_header(bytes(buffer[at : at + HEADER_BYTES]))
+                frame_type, length = parse_header(buffer, at)
                 end = at + HEADER_BYTES + length
                 if len(buffer) < end:
                     break
@@ -123,6 +123,11 @@ class FrameParser:
                 yield Frame(frame_type, payload)
         finally:
             del buffer[:at]
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the unfinished frame."""
+        return len(self._buffer)
 
     def close(self) -> None:
         """The connection ended. Raises Truncated inside a frame."""
@@ -154,6 +159,9 @@ class Head:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """The enclave opened the request and will never run it: nothing is billed, its promise may be dropped.
+
+    So the id is burnt, and a repeat of it must be refused with the same code. ALREADY_OPENED alone means that the
+    request did run (its receipt is in `missed` unless the client has accepted it) or still runs.
 
     `missed` are receipts that the client lacks, in order of seq, at most MAX_MISSED.
     """

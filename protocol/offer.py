@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from protocol import strict_json
 from protocol.errors import Malformed, NotAuthentic, OurFault, Peer
 from protocol.sealing import PUBLIC_KEY_BYTES, SealingKeyPair, public_key_hash
 from wrappers.signed import SealingKey, Terms, node_id, sign, verify
@@ -128,10 +129,10 @@ class NodeOffer:
             allow_nan=False,
             separators=(",", ":"),
         )
-        if len(text) > MAX_OFFER_BYTES:
-            raise OurFault(
-                f"the offer has {len(text)} bytes", f"keep it within {MAX_OFFER_BYTES}: shorten the evidence"
-            )
+        try:
+            self.from_json(text)
+        except Malformed as error:
+            raise OurFault(f"no client would take this offer: {error.cause}", "keep it within the bounds") from error
         return text
 
     @classmethod
@@ -140,8 +141,8 @@ class NodeOffer:
         if len(text) > MAX_OFFER_BYTES:
             raise Malformed(f"an offer of {len(text)} bytes is over the limit of {MAX_OFFER_BYTES}")
         try:
-            raw = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
+            raw = strict_json.parse(text)
+        except ValueError as error:
             raise Malformed("the offer is not strict JSON") from error
         names = ("version", "network", "node", "node_epoch", "signing_key", "evidence", "sealing_keys", "models")
         fields = _object(raw, names, "the offer")
@@ -200,16 +201,6 @@ def _announced(raw: object) -> AnnouncedKey:
         _small(fields["expires_at"], "expires_at"),
         _base64(fields["signature"], 64, "signature"),
     )
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key appears twice")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _object(raw: object, names: tuple[str, ...], what: str) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import Self
 
 from protocol.codec import Reader, fixed, uint
 from protocol.errors import Malformed, OurFault, Peer
+from protocol.terms import TERMS_BYTES, read_terms, terms_to_bytes
 from wrappers.signed import Terms
 
 _VERSION = 1
 _PADDED = 1
-_FIXED_BYTES = 1 + 1 + 1 + 2 + 2 + 4 + 32 + 8 + 72 + 4
+_FIXED_BYTES = 1 + 1 + 1 + 2 + 2 + 4 + 32 + 8 + TERMS_BYTES + 4
 MIN_BUCKET_BYTES = 1 << 10
 MAX_OPENING_BYTES = 1 << 22
 MAX_BODY_BYTES = MAX_OPENING_BYTES - _FIXED_BYTES
@@ -71,8 +72,6 @@ class Opening:
                 f"padding of {self.shape.quantum_bytes} bytes per {self.shape.tick_ms} ms is out of bounds",
                 f"stay within 1..{MAX_QUANTUM_BYTES} bytes and 0..{MAX_TICK_MS} ms",
             )
-        t = self.terms
-        prices = (t.prompt_price, t.cached_price, t.completion_price, t.reasoning_price, t.minimum_nano)
         content = b"".join(
             (
                 bytes((_VERSION, _PADDED if self.shape.padded else 0, self.endpoint)),
@@ -81,8 +80,7 @@ class Opening:
                 uint(self.acked_seq, 32, "the acked seq"),
                 fixed(self.response_secret, 32, "the response secret"),
                 uint(self.maximum_nano, 64, "the maximum"),
-                fixed(t.model, 32, "the terms' model"),
-                *(uint(price, 64, "a price") for price in prices),
+                terms_to_bytes(self.terms),
                 uint(len(self.body), 32, "the body's length"),
                 self.body,
             )
@@ -101,7 +99,7 @@ class Opening:
         if not (1 <= quantum <= MAX_QUANTUM_BYTES and tick <= MAX_TICK_MS):
             raise Malformed("the sealed content asks for a padding out of bounds", Peer.CLIENT)
         acked_seq, secret, maximum = s.uint(32), s.take(32), s.uint(64)
-        terms = Terms(s.take(32), *(s.uint(64) for _ in range(5)))
+        terms = read_terms(s)
         body = s.take(s.uint(32))
         if len(data) != (_bucket(_FIXED_BYTES + len(body)) if flags else _FIXED_BYTES + len(body)):
             raise Malformed("the sealed content is not padded as it says", Peer.CLIENT)

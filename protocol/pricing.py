@@ -81,6 +81,8 @@ def charge(terms: Terms, usage: Usage, stop: Stop) -> int:
 
 def maximum(terms: Terms, max_prompt_tokens: int, max_completion_tokens: int) -> int:
     """nanoTON that no request within these token bounds can exceed, whatever is cached or reasoned."""
+    if max_prompt_tokens < 0 or max_completion_tokens < 0:
+        raise OurFault("a negative bound of tokens", "bound prompt and completion by zero or more")
     prompt = max(terms.prompt_price, terms.cached_price) * max_prompt_tokens
     completion = max(terms.completion_price, terms.reasoning_price) * max_completion_tokens
     return _amount(max(terms.minimum_nano, _rounded_up(prompt + completion)))

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Self
 
 from protocol.codec import Reader, fixed, uint
-from protocol.errors import Malformed, NotAuthentic, Peer, ReceiptFault
+from protocol.errors import Malformed, NotAuthentic, OurFault, Peer, ReceiptFault
 from protocol.pricing import Stop, Usage, charge
 from wrappers.signed import InnerReceipt, Receipt, Terms, verify
 
 SIGNED_RECEIPT_BYTES = 244
 INNER_RECEIPT_BYTES = 177
+UNMEASURED = bytes(32)
+"""Model hash of an engine whose weights the enclave did not load itself: shown as unmeasured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,8 @@ def check_issued(issued: IssuedReceipt, expected: Expectation, response: bytes |
         )
     if (receipt.allotment, receipt.node, receipt.terms) != (expected.allotment, expected.node, expected.terms.hash):
         raise ReceiptFault("the receipt names another allotment, node or terms")
+    if inner.model not in (expected.terms.model, UNMEASURED):
+        raise ReceiptFault("the receipt names another model than the terms")
     if inner.request != expected.request:
         raise ReceiptFault("the receipt commits to another request than was sealed")
     if response is not None and inner.response != response:
@@ -159,7 +163,10 @@ def check_issued(issued: IssuedReceipt, expected: Expectation, response: bytes |
     if receipt.amount_nano > expected.maximum_nano:
         raise ReceiptFault(f"the receipt bills {receipt.amount_nano} nanoTON over the maximum {expected.maximum_nano}")
     usage, stop = usage_of(inner)
-    due = charge(expected.terms, usage, stop)
+    try:
+        due = charge(expected.terms, usage, stop)
+    except OurFault as error:
+        raise ReceiptFault("the receipt counts more tokens than any amount could bill") from error
     if receipt.amount_nano != due:
         raise ReceiptFault(f"the receipt bills {receipt.amount_nano} nanoTON where usage x terms is {due}")
 

@@ -17,7 +17,17 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from protocol.codec import fixed, uint
 from protocol.commitments import SECRET_BYTES, ResponseCommitment
-from protocol.errors import Altered, Duplicate, Malformed, OurFault, OutOfOrder, Truncated, WireError
+from protocol.errors import (
+    AfterEnd,
+    Altered,
+    Duplicate,
+    Malformed,
+    OurFault,
+    OutOfOrder,
+    ProtocolError,
+    Truncated,
+    WireError,
+)
 from protocol.frames import FINISHED, Frame, FrameParser, FrameType, Head, Phase, Refusal, advance, error_frame
 from protocol.opening import DEFAULT_QUANTUM_BYTES, MAX_QUANTUM_BYTES
 from protocol.receipts import SignedReceipt, inner_from_bytes, inner_to_bytes
@@ -166,7 +176,18 @@ Event = Started | Data | Receipted | Completed | Refused | Failed
 class ResponseReader:
     """The client's end: bytes in, authentic events out. After any exception the answer is void."""
 
-    __slots__ = ("_aead", "_commitment", "_enc", "_index", "_parser", "_phase", "_request_id", "_secret", "_signed")
+    __slots__ = (
+        "_aead",
+        "_commitment",
+        "_enc",
+        "_index",
+        "_parser",
+        "_phase",
+        "_request_id",
+        "_secret",
+        "_signed",
+        "_void",
+    )
 
     def __init__(self, *, response_secret: bytes, enc: bytes, request_id: bytes) -> None:
         self._secret = response_secret
@@ -178,6 +199,7 @@ class ResponseReader:
         self._index = 0
         self._signed: SignedReceipt | None = None
         self._commitment = ResponseCommitment(response_secret)
+        self._void: ProtocolError | None = None
 
     @property
     def phase(self) -> Phase:
@@ -185,18 +207,33 @@ class ResponseReader:
 
     def feed(self, data: bytes) -> list[Event]:
         """Events of the frames that are now complete. Raises StreamFault or Malformed."""
-        return [self.frame(frame) for frame in self._parser.feed(data)]
+        if self._void is not None:
+            raise self._void
+        try:
+            return [self.frame(frame) for frame in self._parser.feed(data)]
+        except ProtocolError as error:
+            self._void = error
+            raise
 
     def close(self) -> None:
-        """The connection ended. Raises Truncated unless the answer did."""
+        """The connection ended. Raises Truncated unless the answer did, or again what voided it."""
+        if self._void is not None:
+            raise self._void
         if self._phase not in FINISHED:
             raise Truncated(f"the answer ended in phase {self._phase.value}, before its last frame")
-        self._parser.close()
+        if self._parser.pending:
+            raise AfterEnd(f"{self._parser.pending} bytes came after the end of the answer")
 
     def frame(self, frame: Frame) -> Event:
         """One frame that was parsed elsewhere, in wire order."""
-        phase = advance(self._phase, frame.type)
-        event = self._event(frame)
+        if self._void is not None:
+            raise self._void
+        try:
+            phase = advance(self._phase, frame.type)
+            event = self._event(frame)
+        except ProtocolError as error:
+            self._void = error
+            raise
         self._phase = phase
         return event
 
