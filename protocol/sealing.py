@@ -171,13 +171,21 @@ class SealedRequest:
             raise VoucherFault(
                 Peer.PATH, "the voucher is not for this allotment", "refresh the allotment from the chain and sign anew"
             )
+        if self.voucher.acked_nano > self.voucher.cap_nano:
+            raise VoucherFault(Peer.CLIENT, "the voucher accepts more than its cap", "sign cap and acked by the rules")
         if not verify(self.voucher, self.voucher_signature, voucher_key):
             raise VoucherFault(
                 Peer.PATH, "the voucher's signature does not hold", "sign it with the escrow's voucher key"
             )
 
-    def check_authority(self, network: bytes, voucher_key: bytes) -> None:
-        """The enclave's check: `check_voucher`, and that the same key signed this very request. Raises VoucherFault."""
+    def check_authority(self, network: bytes, voucher_key: bytes, *, node: bytes, signing_key: bytes) -> None:
+        """The enclave's check: `check_voucher`, that it is for this `node` (account) and enclave `signing_key`, and that
+        the client signed this very request. Raises VoucherFault.
+        """
+        if (self.node, self.voucher.key) != (node, signing_key):
+            raise VoucherFault(
+                Peer.PATH, "the request is for another node or enclave key", "fetch the offer again and seal anew"
+            )
         self.check_voucher(network, voucher_key)
         try:
             Ed25519PublicKey.from_public_bytes(voucher_key).verify(self.request_signature, self.signed_bytes())
