@@ -159,6 +159,12 @@ async def test_g18_bad_requests_are_named_and_leave_the_engine_working(
     for bad in (ask("x", response_format=schema), ask("x", tools=[{"a": 1}]), ask("x", grammar="MARKER ::= (")):
         with pytest.raises(RequestError):
             await answer(engine, bad)
+    for turns in (["user", "assistant", "assistant"], ["user", "assistant"]):
+        messages: list[dict[str, Any]] = [{"role": role, "content": "MARKER"} for role in turns]
+        messages[-1]["tool_calls"] = [{"MARKER": 1}]
+        with pytest.raises(RequestError, match="cannot use the request") as caught:
+            await answer(engine, {"messages": messages})
+        assert "MARKER" not in str(caught.value)
     _, done = await answer(engine, ask("Hi", max_tokens=2))
     assert done.usage.completion >= 1
     written = capfd.readouterr()

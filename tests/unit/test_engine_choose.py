@@ -37,6 +37,7 @@ def test_default_and_child_engines_pass_with_real_evidence(tmp_path: Path) -> No
         ({"kind": ["llama"]}, "engine.kind"),
         ({"url": "http://10.0.0.5/v1"}, "url"),
         ({"parallel": 0}, "engine.parallel"),
+        ({"context_tokens": 1000}, "engine.context_tokens"),
         ({"parallel": "8"}, "engine.parallel"),
         ({"parallel": True}, "engine.parallel"),
         ({"weights": "/x.gguf"}, "weights_sha256"),

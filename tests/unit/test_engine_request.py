@@ -83,6 +83,8 @@ def test_text_parts_and_tool_turns_pass() -> None:
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": True, "stream_options": {"continuous_usage_stats": True}}, "continuous_usage_stats"),
         ({"n": 2}, "n"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"top_logprobs": 2, "logprobs": False}, "top_logprobs"),
         ({"response_format": {"type": "regex"}}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"logit_bias": {"a": 1}}, "logit_bias"),

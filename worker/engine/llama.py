@@ -27,6 +27,7 @@ from worker.engine.weights import SMOLLM2_NAME, SMOLLM2_SHA256, load_sealed, pac
 _BUFFERED_CHUNKS = 64
 # Also the granularity of an abort during prefill.
 _PREFILL_BATCH_TOKENS = 256
+_CONTEXT_UNIT_TOKENS = 256
 # Their grammars are compiled by native code in this process from text that the client wrote; llama.cpp also prints the
 # text of one that it cannot parse. Neither may happen inside the enclave.
 _NOT_OFFERED = ("tools", "tool_choice", "parallel_tool_calls", "reasoning_effort")
@@ -47,6 +48,14 @@ class LlamaConfig:
     context_tokens: int = 2048
     threads: int = field(default_factory=lambda: max(1, usable_cores() - 1))
     silence_limit_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        # llama.cpp rounds a slot's context up to this; a request could then use more than its bounds say.
+        if self.context_tokens < _CONTEXT_UNIT_TOKENS or self.context_tokens % _CONTEXT_UNIT_TOKENS:
+            raise EngineError(
+                f"`engine.context_tokens` is {self.context_tokens}",
+                f"Set it to a multiple of {_CONTEXT_UNIT_TOKENS}",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +82,13 @@ class LlamaEngine:
         if self._info is not None:
             return self._info
         # One thread per slot: the handler blocks.
-        self._threads = ThreadPoolExecutor(self._config.parallel, thread_name_prefix="llama")
-        loop = asyncio.get_running_loop()
-        digest, self._server = await loop.run_in_executor(self._threads, _load, self._config)
+        threads = ThreadPoolExecutor(self._config.parallel, thread_name_prefix="llama")
+        try:
+            digest, self._server = await asyncio.get_running_loop().run_in_executor(threads, _load, self._config)
+        except BaseException:
+            threads.shutdown(wait=False)
+            raise
+        self._threads = threads
         self._info = ModelInfo(self._config.name, digest, self._config.context_tokens, measured=True)
         return self._info
 
@@ -89,14 +102,16 @@ class LlamaEngine:
             self._slots.release(lease.slot, "")
             raise _closed()
         bridge = self._launch(self._body(clean, lease), lease, is_chat(clean), cache_salt)
+        started = False
         try:
             while not isinstance(item := await self._next(bridge), _End):
+                started = True
                 if "error" in item:
                     raise _refused(item["error"])
                 if delta := meter.feed(item):
                     yield delta
             if item.error is not None:
-                raise _broken(item.error)
+                raise _broken(item.error, started)
             if self._server is None:
                 raise _closed()
             for last in meter.finish():
@@ -198,9 +213,9 @@ def _refused(error: Mapping[str, Any]) -> Exception:
     return EngineError("The engine failed to answer", "Send the request again", detail=detail)
 
 
-def _broken(error: BaseException) -> Exception:
-    # xllamacpp raises ValueError / TypeError for bodies that it cannot use: chat template and encoding errors.
-    if isinstance(error, ValueError | TypeError):
+def _broken(error: BaseException, started: bool) -> Exception:
+    # Before its first chunk xllamacpp raises these for bodies that it cannot use: chat template, roles, encoding.
+    if not started and isinstance(error, ValueError | TypeError | RuntimeError):
         return RequestError("The engine cannot use the request", "Change messages or prompt", detail=str(error))
     return EngineError("The engine failed in the middle of its work", "Send the request again", detail=str(error))
 

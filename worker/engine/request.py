@@ -241,6 +241,8 @@ def validate(body: object) -> dict[str, Any]:
         raise _refuse(f"The request holds more than {MAX_TEXT_BYTES} bytes of text", "Send a shorter one")
     if "stream_options" in clean and not clean.get("stream"):
         raise _refuse("`stream_options` is given without `stream`", "Set `stream` to true or drop the options")
+    if "top_logprobs" in clean and not clean.get("logprobs"):
+        raise _refuse("`top_logprobs` is given without `logprobs`", "Set `logprobs` to true or drop it")
     if clean.get("echo"):
         raise _refuse("`echo` is not offered", "Drop it; the client has its prompt")
     limits = {clean[key] for key in ("max_tokens", "max_completion_tokens") if key in clean}

@@ -2,6 +2,7 @@
 
 A llama.cpp slot keeps the tokens of its last request and, left alone, hands any common prefix to the next one whoever
 that is; the cached count in the usage then tells a tenant what another one asked. So slots are chosen here, by salt.
+What stays visible is load: a tenant whose slot was taken in the meantime is served uncached.
 """
 
 from __future__ import annotations
