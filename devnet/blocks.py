@@ -8,7 +8,7 @@ client which checks validator signatures (pytoniq trust level 0) cannot follow t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from pytoniq_core import Builder, Cell, HashMap, begin_cell
@@ -16,6 +16,7 @@ from pytoniq_core import Builder, Cell, HashMap, begin_cell
 from chain.api import BlockId, Transaction
 from chain.reader import Reader
 from devnet.augmented import AugTree, key_bits, write_currency, write_depth_balance
+from devnet.engine import DevnetError
 from devnet.merkle import update
 from wrappers.cells import cell_of, to_boc
 
@@ -106,6 +107,42 @@ class BlockBuilder:
         cell = self._block(MASTERCHAIN, seqno, now, start_lt, end_lt, previous, master_state, _no_accounts(), extra)
         master = _block_of(MASTERCHAIN, seqno, now, start_lt, end_lt, cell, master_state, _NO_TRANSACTIONS)
         return Round(master, shard, accounts, hashes)
+
+    def stateless(
+        self,
+        master: Cell,
+        shard: Cell,
+        transactions: tuple[Transaction, ...],
+        master_id: BlockId,
+        shard_id: BlockId,
+        *,
+        now: int,
+        start_lt: int,
+        end_lt: int,
+    ) -> Round:
+        """A round out of its saved block cells and ids."""
+        blocks = [
+            Block(workchain, block.seqno, now, start_lt, end_lt, block.root_hash, block.file_hash, cell, None, found)
+            for workchain, block, cell, found in (
+                (MASTERCHAIN, master_id, master, _NO_TRANSACTIONS),
+                (BASECHAIN, shard_id, shard, transactions),
+            )
+        ]
+        return Round(blocks[0], blocks[1], None, _shard_hashes(blocks[1]))
+
+    def with_states(self, previous: Round, last: Round, accounts: AugTree) -> Round:
+        """`last` with the states that its blocks committed to. Raises DevnetError where `accounts` are not theirs."""
+        seqno, now, end_lt = last.master.seqno, last.master.now, last.master.end_lt
+        state = self._state(BASECHAIN, seqno, now, end_lt, accounts, previous.master, None)
+        extra = self._mc_state_extra(last.shard_hashes)
+        master_state = self._state(MASTERCHAIN, seqno, now, end_lt, empty_accounts(), None, extra)
+        for block, rebuilt in ((last.shard, state), (last.master, master_state)):
+            if block.cell.refs[2].refs[1].get_hash(0) != rebuilt.hash:
+                raise DevnetError(
+                    f"the saved accounts are not the state of block {seqno}: the file is damaged; remove it"
+                )
+        master, shard = replace(last.master, state=master_state), replace(last.shard, state=state)
+        return Round(master, shard, accounts, last.shard_hashes)
 
     def _state(
         self,

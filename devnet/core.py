@@ -17,7 +17,7 @@ from devnet.accounts import StoredAccount
 from devnet.augmented import AugTree, key_bits
 from devnet.blocks import BASECHAIN, MASTERCHAIN, Block, BlockBuilder, Round, empty_accounts
 from devnet.engine import DevnetError, PrevBlocks
-from devnet.ledger import Ledger, Rejected, Snapshot
+from devnet.ledger import Ledger, Pending, Rejected, Snapshot
 from devnet.mcblocks import SEEN_BLOCKS, SPARSE_STEP
 from devnet.network import DEVNET_GLOBAL_ID
 
@@ -47,6 +47,36 @@ class Dropped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class SavedRound:
+    """A round without its states."""
+
+    seqno: int
+    now: int
+    start_lt: int
+    end_lt: int
+    master: Cell
+    shard: Cell
+    master_id: BlockId
+    shard_id: BlockId
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """All that must outlive the process."""
+
+    now: int
+    lt: int
+    offset_seconds: int
+    accounts: dict[bytes, StoredAccount]
+    transactions: list[tuple[Transaction, int]]
+    """With the seqno of their round, by logical time."""
+    rounds: list[SavedRound]
+    ids: dict[int, tuple[BlockId, BlockId]]
+    """Masterchain and workchain-0 block ids of every round that is remembered, kept or not."""
+    queue: list[Pending]
+
+
 class DevnetChain:
     def __init__(
         self,
@@ -66,7 +96,7 @@ class DevnetChain:
         """Transaction hash, and hash of its inbound message -> its workchain-0 block."""
         self.changed: set[bytes] = set()
         """Accounts touched since the last block, for whoever persists them."""
-        self._kept_rounds = kept_rounds
+        self.kept_rounds = kept_rounds
         self._accounts = empty_accounts()
         self._sparse: deque[BlockId] = deque()
         self._builder = BlockBuilder(global_id, self.ledger.config)
@@ -87,6 +117,46 @@ class DevnetChain:
         for _ in range(FIRST_ROUNDS):
             chain.ledger.now += 1
             chain._seal(())
+        return chain
+
+    @classmethod
+    def restored(
+        cls,
+        saved: Saved,
+        *,
+        global_id: int = DEVNET_GLOBAL_ID,
+        clock: Callable[[], float] = time.time,
+        kept_rounds: int = KEPT_ROUNDS,
+    ) -> DevnetChain:
+        """A chain that goes on where `saved` ended. States, and so proofs, exist from its last round on.
+
+        Raises DevnetError where the saved accounts do not hash to what the last block says.
+        """
+        chain = cls(global_id=global_id, clock=clock, kept_rounds=kept_rounds)
+        chain.offset_seconds = saved.offset_seconds
+        by_round: dict[int, list[Transaction]] = {}
+        for tx, seqno in saved.transactions:
+            by_round.setdefault(seqno, []).append(tx)
+            chain.ledger.transactions.setdefault(tx.account, []).append(tx)
+            chain._locate(tx, saved.ids[seqno][1])
+        for account, stored in saved.accounts.items():
+            chain._accounts = chain._accounts.set(key_bits(account), stored.shard, stored.state.balance_nano)
+        chain.ledger.restore(saved.accounts, saved.queue, now=saved.now, lt=saved.lt)
+        chain.ledger.mc_blocks = chain
+        chain._sparse.extend(ids[0] for seqno, ids in sorted(saved.ids.items()) if seqno % SPARSE_STEP == 0)
+        for kept in saved.rounds:
+            chain.rounds[kept.seqno] = chain._builder.stateless(
+                kept.master,
+                kept.shard,
+                tuple(by_round.get(kept.seqno, ())),
+                kept.master_id,
+                kept.shard_id,
+                now=kept.now,
+                start_lt=kept.start_lt,
+                end_lt=kept.end_lt,
+            )
+        last = chain.head.master.seqno
+        chain.rounds[last] = chain._builder.with_states(chain.rounds[last - 1], chain.rounds[last], chain._accounts)
         return chain
 
     @property
@@ -157,7 +227,7 @@ class DevnetChain:
         for block in self.blocks(workchain):
             if block.root_hash == root_hash:
                 return block
-        raise DevnetError(f"block with root hash {root_hash.hex()} is not kept: the devnet keeps {self._kept_rounds}")
+        raise DevnetError(f"block with root hash {root_hash.hex()} is not kept: the devnet keeps {self.kept_rounds}")
 
     def blocks(self, workchain: int) -> Iterator[Block]:
         """Newest first."""
@@ -184,6 +254,10 @@ class DevnetChain:
         """Id of a masterchain block whose seqno is a multiple of 100, however old."""
         index, rest = divmod(seqno, SPARSE_STEP)
         return self._sparse[index] if rest == 0 and 0 <= index < len(self._sparse) else None
+
+    def sparse_ids(self) -> tuple[BlockId, ...]:
+        """Ids of all masterchain blocks whose seqno is a multiple of 100, oldest first."""
+        return tuple(self._sparse)
 
     def history(self, account: bytes) -> list[Transaction]:
         """All its transactions, oldest first."""
@@ -228,15 +302,18 @@ class DevnetChain:
         now, end_lt = self.ledger.now, self.ledger.lt
         sealed = self._builder.next(self.head, self._accounts, transactions, now=now, end_lt=end_lt)
         for tx in transactions:
-            self.located[tx.hash] = sealed.shard.id
-            if tx.in_msg is not None:
-                self.located[tx.in_msg.hash] = sealed.shard.id
+            self._locate(tx, sealed.shard.id)
         self._keep(sealed)
         return sealed
+
+    def _locate(self, tx: Transaction, block: BlockId) -> None:
+        self.located[tx.hash] = block
+        if tx.in_msg is not None:
+            self.located[tx.in_msg.hash] = block
 
     def _keep(self, sealed: Round) -> None:
         seqno = sealed.master.seqno
         self.rounds[seqno] = sealed
         if seqno % SPARSE_STEP == 0:
             self._sparse.append(sealed.master.id)
-        self.rounds.pop(seqno - self._kept_rounds, None)
+        self.rounds.pop(seqno - self.kept_rounds, None)

@@ -222,6 +222,13 @@ class Ledger:
         self._now = snapshot.now
         self.lt = snapshot.lt
 
+    def restore(self, accounts: dict[bytes, StoredAccount], queue: Sequence[Pending], *, now: int, lt: int) -> None:
+        """Take over accounts, messages on their way and clocks that were saved; histories are the caller's."""
+        self._accounts = dict(accounts)
+        self.queue = deque(queue)
+        self._now = now
+        self.lt = lt
+
     def _begin(self) -> _Run:
         return _Run([], {}, sum(pending.message.value_nano for pending in self.queue))
 

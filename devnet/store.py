@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-
 from chain.api import BlockId
 from chain.decode import decode_message, decode_transaction
 from devnet.accounts import StoredAccount
@@ -27,10 +26,16 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.executescript(_SCHEMA.read_text())
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+        try:
+            # One process only: a second one would write another history over this one.
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(_SCHEMA.read_text())
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise DevnetError(f"cannot use {path}: {error}; is another devnet running on it?") from error
         self._queued = False
 
     def close(self) -> None:
@@ -156,5 +161,3 @@ class Store:
 
 def _hashes(block: BlockId | None) -> tuple[bytes, bytes]:
     return (b"", b"") if block is None else (block.root_hash, block.file_hash)
-
-
