@@ -6,12 +6,10 @@ signature covers (lengths, certificate encoding, padding) has exactly one accept
 
 from __future__ import annotations
 
+import base64
 import struct
 from dataclasses import dataclass
 from hashlib import sha256
-
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestation.strict import Malformed
 
@@ -27,6 +25,8 @@ _SIGNATURE_AND_KEY_BYTES = 128
 _QE_REPORT_AND_SIGNATURE_BYTES = 384 + 64
 _DEBUG_GROUP = 0xFF
 """Bits 7:0 of the TD attributes, "TD under debug": any of them set makes the TD untrusted."""
+
+_PEM_BEGIN, _PEM_END = b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n"
 
 # The TD report 1.0, which every newer body begins with.
 _TD10 = struct.Struct("<16s48s48s8s8s8s48s48s48s48s48s48s48s48s64s")
@@ -48,8 +48,8 @@ class TdQuote:
     rtmrs: tuple[bytes, bytes, bytes, bytes]
     report_data: bytes
     pck_chain_pem: bytes
-    pck_chain: tuple[x509.Certificate, ...]
-    """Leaf first, as embedded. Unverified."""
+    pck_chain: tuple[bytes, ...]
+    """DER, leaf first, as embedded."""
 
     @property
     def measurement(self) -> bytes:
@@ -107,19 +107,27 @@ def parse(quote: bytes) -> TdQuote:
     )
 
 
-def certificates(pem: bytes, what: str, *, canonical: bool = True) -> tuple[x509.Certificate, ...]:
-    """The certificates of a PEM chain. Canonical: the very text that PEM prescribes, up to trailing NUL and newline.
+def certificates(pem: bytes, what: str) -> tuple[bytes, ...]:
+    """DER of each certificate of a PEM chain in the one text that PEM prescribes, up to trailing NUL and newline.
 
-    Raises Malformed.
+    Raises Malformed. The DER itself is not looked into: a hostile certificate is for a robust parser, after signatures.
     """
     text = pem.rstrip(b"\0\n").replace(b"\r\n", b"\n") + b"\n"
     try:
-        chain = tuple(x509.load_pem_x509_certificates(text))
-    except (ValueError, x509.InvalidVersion) as error:
+        chain = tuple(
+            base64.b64decode(block.partition(_PEM_END)[0]) for block in text.split(_PEM_BEGIN)[1:] if _PEM_END in block
+        )
+    except ValueError as error:
         raise Malformed(f"{what}: not PEM certificates ({error})") from error
-    if canonical and b"".join(each.public_bytes(Encoding.PEM) for each in chain) != text:
+    if b"".join(map(_pem, chain)) != text:
         raise Malformed(f"{what}: not in the one encoding that PEM prescribes; it was changed after it was made")
     return chain
+
+
+def _pem(der: bytes) -> bytes:
+    body = base64.b64encode(der)
+    lines = b"".join(body[at : at + 64] + b"\n" for at in range(0, len(body), 64))
+    return _PEM_BEGIN + lines + _PEM_END
 
 
 def _body(reader: _Reader, version: int) -> bytes:

