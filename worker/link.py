@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-MAX_MESSAGE_BYTES = 4 << 20
+MAX_MESSAGE_BYTES = 5 << 20
 MAX_ITEMS = 1024
 
 
@@ -207,10 +207,9 @@ class SignClaim(Message):
 
 @dataclass(frozen=True, slots=True)
 class OfferedModel(_Record):
-    LAYOUT = (_TEXT, _U32, _U32, _BYTES)
+    LAYOUT = (_TEXT, _U32, _BYTES)
     name: str
     context_tokens: int
-    max_completion_tokens: int
     terms: bytes
     """Bag of cells of the Terms."""
 
@@ -256,32 +255,32 @@ class EvidenceReady(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerFrame(Message):
-    """One wire frame of an answer. A LAST or ERROR frame ends it."""
+class Answer(Message):
+    """The next whole wire frames of an answer; `ends` with those after which nothing more comes."""
 
     KIND = 35
-    LAYOUT = (_B32, _BYTES)
+    LAYOUT = (_B32, _FLAG, _BYTES)
     request_id: bytes
-    frame: bytes
+    ends: bool
+    frames: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Issued(Message):
     """A signed receipt with the voucher that pays it; `frame` is the RECEIPT frame for the client.
 
-    The agent answers `Stored` when all of it is on disk.
+    The agent answers `Stored` when all of it is on disk, together with the frames that came before.
     """
 
     KIND = 36
-    LAYOUT = (_B32, _B32, _U64, _BYTES, _B64, _U64, _U64, _B64, _BYTES)
+    LAYOUT = (_B32, _B32, _U64, _U64, _U64, _B32, _B64, _BYTES)
     request_id: bytes
     escrow: bytes
     allotment_epoch: int
-    receipt: bytes
-    """Bag of cells of the outer receipt."""
-    signature: bytes
     cap_nano: int
     acked_nano: int
+    terms: bytes
+    """Terms hash of the voucher."""
     voucher_signature: bytes
     frame: bytes
 
@@ -310,7 +309,7 @@ class Failed(Message):
 
 
 FROM_AGENT: tuple[type[Message], ...] = (Introduce, Attest, Post, Stored, Cancel, SignClaim)
-FROM_ENCLAVE: tuple[type[Message], ...] = (Ready, SealingKeys, EvidenceReady, AnswerFrame, Issued, ClaimSigned, Failed)
+FROM_ENCLAVE: tuple[type[Message], ...] = (Ready, SealingKeys, EvidenceReady, Answer, Issued, ClaimSigned, Failed)
 _KINDS = {message.KIND: message for message in FROM_AGENT + FROM_ENCLAVE}
 
 

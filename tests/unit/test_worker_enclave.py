@@ -1,0 +1,588 @@
+"""The enclave against a scripted engine: what it refuses, what it bills, what it lets out before the disk has it."""
+
+import asyncio
+import itertools
+import json
+import secrets
+import socket
+import time
+from dataclasses import dataclass, field, replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from attestation.evidence import Evidence, Kind
+from attestation.provider import Simulated
+from protocol import commitments
+from protocol.errors import Code
+from protocol.frames import FrameParser
+from protocol.opening import Endpoint, Opening, Shape
+from protocol.pricing import Stop, Usage, charge
+from protocol.receipts import Expectation, IssuedReceipt, SignedReceipt, check_issued
+from protocol.sealing import SealedRequest, seal
+from protocol.stream import Completed, Data, Refused, ResponseReader
+from protocol.stream import Failed as StreamFailed
+from worker.enclave.config import EnclaveConfig, Prices
+from worker.enclave.keys import Keys
+from worker.enclave.session import Loaded, Session
+from worker.engine import api
+from worker.link import (
+    FROM_AGENT,
+    FROM_ENCLAVE,
+    Answer,
+    Attest,
+    Cancel,
+    ClaimLine,
+    ClaimSigned,
+    EvidenceReady,
+    Failed,
+    Introduce,
+    Issued,
+    Link,
+    Post,
+    Ready,
+    SealingKeys,
+    SignClaim,
+    Stored,
+)
+from wrappers.cells import from_boc
+from wrappers.node import ClaimMessage, batch, receipts_root
+from wrappers.signed import Claim, Terms, Voucher, allotment_id, node_id, verify
+
+NETWORK, NODE, EPOCH, ESCROW, ROW_EPOCH = b"N" * 32, b"n" * 32, 41, b"e" * 32, 17
+NODE_ID = node_id(NETWORK, NODE, EPOCH)
+PROMPT = "the quick secret of the prompt"
+
+
+class ScriptedEngine:
+    """Answers with given words; `breaks_after` words it fails, `gate` holds it back."""
+
+    def __init__(self) -> None:
+        self.words = ["one ", "two ", "three "]
+        self.breaks_after: int | None = None
+        self.gate: asyncio.Event | None = None
+        self.gate_after = 0
+        self.held = asyncio.Event()
+        self.prompt_tokens = 10
+        self.salts: list[str] = []
+        self.requests: list[dict] = []
+        self.closed_streams = 0
+
+    async def start(self) -> api.ModelInfo:
+        return api.ModelInfo("tiny", b"m" * 32, 1000, True)
+
+    async def chat(self, request, *, cache_salt=""):
+        self.salts.append(cache_salt)
+        self.requests.append(dict(request))
+        try:
+            words = self.words[: request.get("max_tokens", 1000)]
+            for count, word in enumerate(words):
+                if self.gate is not None and count >= self.gate_after:
+                    self.held.set()
+                    await self.gate.wait()
+                if self.breaks_after is not None and count >= self.breaks_after:
+                    raise api.EngineError("The engine died", "Restart it", detail="secret detail")
+                raw = {"choices": [{"index": 0, "delta": {"content": word}}]}
+                yield api.Delta(word, raw, api.Usage(self.prompt_tokens, 0, count + 1))
+                await asyncio.sleep(0)
+            if self.breaks_after is not None and self.breaks_after >= len(words):
+                raise api.EngineError("The engine died", "Restart it")
+            yield api.Done(api.Usage(self.prompt_tokens, 0, len(words)), "stop")
+        finally:
+            self.closed_streams += 1
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class Answered:
+    frames: bytes = b""
+    issued: Issued | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    receipted: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Agent:
+    """The other end of the link: collects answers, acknowledges receipts when `acks` says so."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.acks = True
+        self.answers: dict[bytes, Answered] = {}
+        self.inbox: asyncio.Queue = asyncio.Queue()
+        self.raw = b""
+
+    async def run(self) -> None:
+        while True:
+            message = await self.link.receive()
+            if isinstance(message, Answer):
+                answered = self.answers[message.request_id]
+                answered.frames += message.frames
+                self.raw += message.frames
+                if message.ends:
+                    answered.ended.set()
+            elif isinstance(message, Issued):
+                answered = self.answers[message.request_id]
+                answered.frames += message.frame
+                self.raw += message.body()
+                answered.issued = message
+                answered.receipted.set()
+                if self.acks:
+                    self.link.post(Stored(message.request_id))
+            else:
+                await self.inbox.put(message)
+
+    async def expect(self, kind):
+        async with asyncio.timeout(5):
+            message = await self.inbox.get()
+        assert isinstance(message, kind), message
+        return message
+
+
+class Client:
+    """A client of the protocol: promises, seals, reads, accepts."""
+
+    def __init__(self, house: "House", key: Ed25519PrivateKey | None = None, escrow: bytes = ESCROW) -> None:
+        self.house = house
+        self.key = key or Ed25519PrivateKey.generate()
+        self.escrow = escrow
+        self.allotment = allotment_id(NETWORK, escrow, ROW_EPOCH, NODE)
+        self.acked_seq, self.acked_nano, self.in_flight = 0, 0, 0
+
+    @property
+    def voucher_key(self) -> bytes:
+        return self.key.public_key().public_bytes_raw()
+
+    def sealed(self, *, maximum: int = 5000, cap: int | None = None, terms: Terms | None = None, body=None, **changes):
+        terms = terms or self.house.terms
+        cap = self.acked_nano + self.in_flight + maximum if cap is None else cap
+        voucher = Voucher(self.allotment, self.house.ready.signing_key, cap, self.acked_nano, terms.hash)
+        if body is None:
+            body = {"messages": [{"role": "user", "content": PROMPT}], "stream": True}
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        opening = Opening(
+            secrets.token_bytes(32), maximum, self.acked_seq, terms, Endpoint.CHAT_COMPLETIONS, raw, Shape.plain()
+        )
+        if "shape" in changes:
+            opening = replace(opening, shape=changes.pop("shape"))
+        fields = dict(
+            request_id=secrets.token_bytes(32),
+            escrow=self.escrow,
+            allotment_epoch=ROW_EPOCH,
+            node=NODE,
+            sealing_key=self.house.sealing[0].public_key,
+            voucher=voucher,
+            voucher_key=self.key,
+        )
+        return opening, seal(opening, **(fields | changes))
+
+    def expectation(self, opening: Opening, request: SealedRequest) -> Expectation:
+        return Expectation(
+            self.allotment,
+            NODE_ID,
+            self.house.ready.signing_key,
+            opening.terms,
+            opening.maximum_nano,
+            commitments.inner_salt(opening.response_secret),
+            commitments.request_commitment(opening.response_secret, request.request_id, opening.body),
+        )
+
+    def read(self, opening: Opening, request: SealedRequest, frames: bytes):
+        reader = ResponseReader(response_secret=opening.response_secret, enc=request.enc, request_id=request.request_id)
+        events = reader.feed(frames)
+        return events
+
+    async def ask(self, **changes):
+        """(text lines, last event) of one request, acknowledged and checked."""
+        opening, request = self.sealed(**changes)
+        self.in_flight += opening.maximum_nano
+        answered = await self.house.post(request, self.voucher_key)
+        self.in_flight -= opening.maximum_nano
+        return self.check(opening, request, answered.frames)
+
+    def check(self, opening: Opening, request: SealedRequest, frames: bytes):
+        events = self.read(opening, request, frames)
+        last = events[-1]
+        if isinstance(last, Completed):
+            issued = IssuedReceipt(request.request_id, last.signed, last.inner)
+            check_issued(issued, self.expectation(opening, request), last.response)
+            receipt = last.signed.receipt
+            if receipt.seq == self.acked_seq + 1:
+                self.acked_seq, self.acked_nano = receipt.seq, receipt.cumulative_nano
+        text = b"".join(event.plaintext for event in events if isinstance(event, Data))
+        return [json.loads(line) for line in text.splitlines()], last
+
+
+class House:
+    """An enclave session and its agent over a socket pair."""
+
+    async def start(self, engine: ScriptedEngine, **config) -> "House":
+        self.engine = engine
+        prices = Prices(1 << 20, 1 << 19, 3 << 20, 4 << 20, 5)
+        self.config = EnclaveConfig(-7001, prices, Kind.SIMULATED, **config)
+        self.loaded = Loaded(
+            self.config, Keys(self.config.sealing_seconds), engine, await engine.start(), Simulated(b"test platform")
+        )
+        left, right = socket.socketpair()
+        self.enclave_link = Link(*await asyncio.open_connection(sock=left), FROM_AGENT)
+        self.agent = Agent(Link(*await asyncio.open_connection(sock=right), FROM_ENCLAVE))
+        self.session = asyncio.create_task(Session(self.loaded, self.enclave_link).run())
+        self.reading = asyncio.create_task(self.agent.run())
+        self.ready = await self.agent.expect(Ready)
+        self.terms = Terms.from_cell(from_boc(self.ready.models[0].terms))
+        self.agent.link.post(Introduce(NETWORK, NODE, EPOCH, 1000))
+        self.sealing = (await self.agent.expect(SealingKeys)).keys
+        return self
+
+    async def post(self, request: SealedRequest, voucher_key: bytes, *, wait: bool = True) -> Answered:
+        answered = self.agent.answers[request.request_id] = Answered()
+        self.agent.link.post(Post(request.request_id, voucher_key, request.to_bytes()))
+        if wait:
+            async with asyncio.timeout(10):
+                await answered.ended.wait()
+        return answered
+
+    async def stop(self) -> None:
+        self.reading.cancel()
+        await asyncio.gather(self.reading, return_exceptions=True)
+        await self.agent.link.close()
+        await asyncio.gather(self.session, return_exceptions=True)
+        await self.enclave_link.close()
+
+
+@pytest.fixture
+async def house():
+    house = await House().start(ScriptedEngine())
+    yield house
+    await house.stop()
+
+
+async def test_an_answer_is_sealed_metered_and_receipted(house: House) -> None:
+    client = Client(house)
+    lines, last = await client.ask()
+    assert [line["choices"][0]["delta"]["content"] for line in lines] == ["one ", "two ", "three "]
+    assert isinstance(last, Completed)
+    assert last.signed.receipt.amount_nano == 10 + 3 * 3 and last.inner.stop == Stop.END
+    assert last.inner.model == b"m" * 32
+    lines, last = await client.ask()
+    assert last.signed.receipt.seq == 2 and last.signed.receipt.cumulative_nano == 38
+
+
+async def test_g11_nothing_readable_leaves_the_enclave(house: House) -> None:
+    await Client(house).ask()
+    await Client(house, escrow=b"x" * 32).ask(body={"messages": [{"role": "user", "content": PROMPT}], "bad": 1})
+    for word in (PROMPT, "three", "content", "choices", "Unknown key"):
+        assert word.encode() not in house.agent.raw
+
+
+async def test_g4_a_request_id_is_opened_once(house: House) -> None:
+    client = Client(house)
+    opening, request = client.sealed()
+    first = await house.post(request, client.voucher_key)
+    again = await house.post(request, client.voucher_key)
+    (event,) = client.read(opening, request, again.frames)
+    assert isinstance(event, StreamFailed) and event.error.code is Code.ALREADY_OPENED
+    assert len(house.engine.requests) == 1 and first.issued is not None and again.issued is None
+
+
+async def test_g4_a_refused_request_id_never_runs_later(house: House) -> None:
+    client = Client(house)
+    opening, request = client.sealed(maximum=5000, cap=5000, terms=replace(house.terms, prompt_price=1))
+    _, last = client.check(opening, request, (await house.post(request, client.voucher_key)).frames)
+    assert isinstance(last, Refused) and last.refusal.error.code is Code.TERMS_REFUSED
+    (event,) = client.read(opening, request, (await house.post(request, client.voucher_key)).frames)
+    assert isinstance(event, StreamFailed) and event.error.code is Code.ALREADY_OPENED
+    assert house.engine.requests == []
+
+
+async def test_g5_a_voucher_of_another_key_is_refused(house: House) -> None:
+    client, stranger = Client(house), Ed25519PrivateKey.generate()
+    opening, request = client.sealed()
+    answered = await house.post(request, stranger.public_key().public_bytes_raw())
+    (event,) = client.read(opening, request, answered.frames)
+    assert isinstance(event, StreamFailed) and event.error.code is Code.VOUCHER_INVALID
+
+
+async def test_g5_an_agent_cannot_let_a_stranger_into_a_clients_account(house: House) -> None:
+    client = Client(house)
+    await client.ask()
+    stranger = Client(house, Ed25519PrivateKey.generate())
+    opening, request = stranger.sealed()
+    (event,) = stranger.read(opening, request, (await house.post(request, stranger.voucher_key)).frames)
+    assert isinstance(event, StreamFailed) and event.error.code is Code.VOUCHER_INVALID
+    _, last = await client.ask()
+    assert last.signed.receipt.seq == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (dict(allotment_epoch=18), Code.VOUCHER_INVALID),
+        (dict(node=b"o" * 32), Code.NOT_OPENED),
+        (dict(escrow=b"f" * 32), Code.VOUCHER_INVALID),
+    ],
+)
+async def test_g10_requests_for_other_accounts_are_refused(house: House, change: dict, code: Code) -> None:
+    client = Client(house)
+    opening, request = client.sealed(**change)
+    (event,) = client.read(opening, request, (await house.post(request, client.voucher_key)).frames)
+    assert isinstance(event, StreamFailed) and event.error.code is code
+
+
+async def test_g5_a_moved_request_does_not_open(house: House) -> None:
+    """The same ciphertext and voucher under another request id: neither the signature nor the seal holds."""
+    client = Client(house)
+    opening, request = client.sealed()
+    moved = replace(request, request_id=b"z" * 32)
+    (event,) = client.read(opening, request, (await house.post(moved, client.voucher_key)).frames)
+    assert isinstance(event, StreamFailed) and event.error.code is Code.VOUCHER_INVALID
+    other = SealedRequest.from_bytes(moved.to_bytes())
+    resigned = replace(other, request_signature=client.key.sign(other.signed_bytes()))
+    (event,) = client.read(opening, request, (await house.post(resigned, client.voucher_key)).frames)
+    assert isinstance(event, StreamFailed) and event.error.code is Code.NOT_OPENED
+
+
+async def test_an_unknown_sealing_key_is_named(house: House) -> None:
+    client = Client(house)
+    opening, request = client.sealed()
+    house.loaded.keys.sealing._keys.clear()
+    (event,) = client.read(opening, request, (await house.post(request, client.voucher_key)).frames)
+    assert isinstance(event, StreamFailed) and event.error.code is Code.SEALING_KEY_UNKNOWN
+
+
+async def test_g5_a_cap_that_does_not_cover_is_refused(house: House) -> None:
+    client = Client(house)
+    house.engine.gate = asyncio.Event()
+    _opening, request = client.sealed(maximum=4000, cap=4000)
+    running = await house.post(request, client.voucher_key, wait=False)
+    _, last = await client.ask(maximum=4000, cap=7999)
+    assert isinstance(last, Refused) and last.refusal.error.code is Code.CAP_TOO_LOW
+    house.engine.gate.set()
+    await running.ended.wait()
+    assert running.issued is not None
+
+
+async def test_a_client_that_missed_a_receipt_gets_it_under_seal(house: House) -> None:
+    client = Client(house)
+    opening, request = client.sealed()
+    await house.post(request, client.voucher_key)  # its answer is lost
+    _, last = await client.ask(maximum=5000, cap=5000)
+    assert isinstance(last, Refused) and last.refusal.error.code is Code.BEHIND
+    (missed,) = last.refusal.missed
+    check_issued(missed, client.expectation(opening, request))
+    client.acked_seq, client.acked_nano = missed.signed.receipt.seq, missed.signed.receipt.cumulative_nano
+    _, last = await client.ask()
+    assert last.signed.receipt.seq == 2 and last.signed.receipt.previous == missed.signed.receipt.hash
+
+
+async def test_a_maximum_that_may_not_pay_the_prompt_is_refused(house: House) -> None:
+    _, last = await Client(house).ask(maximum=200)
+    assert isinstance(last, Refused) and last.refusal.error.code is Code.MAXIMUM_TOO_LOW
+    assert house.engine.requests == []
+
+
+async def test_g5_the_completion_is_limited_to_what_the_maximum_pays(house: House) -> None:
+    client = Client(house)
+    body = {"messages": [{"role": "user", "content": PROMPT}], "stream": True, "max_tokens": 900}
+    prompt = len(PROMPT) + len("rolecontentuser") + 256 + 16
+    _, last = await client.ask(maximum=prompt + 2 * 4 + 1, body=body)
+    assert house.engine.requests[0]["max_tokens"] == 2
+    assert last.inner.completion_tokens == 2
+    house.engine.words = ["w"] * 5000
+    house.engine.prompt_tokens = 10**6  # an engine that counts nonsense costs the operator, never the client
+    _, last = await client.ask(maximum=5000)
+    assert last.signed.receipt.amount_nano == 0 and last.inner.stop == Stop.FAILED
+
+
+async def test_an_invalid_body_bills_the_minimum_and_says_why(house: House) -> None:
+    client = Client(house)
+    for body in (b"{nonsense", {"messages": [], "stream": True}, {"prompt": "x"}):
+        lines, last = await client.ask(body=body)
+        assert lines[-1]["error"]["type"] == "invalid_request_error"
+        assert last.signed.receipt.amount_nano == 5 and last.inner.stop == Stop.INVALID
+    assert house.engine.requests == []
+
+
+async def test_a_break_before_the_first_token_bills_nothing(house: House) -> None:
+    house.engine.breaks_after = 0
+    lines, last = await Client(house).ask()
+    assert lines[-1]["error"]["code"] == "engine-failed"
+    assert last.signed.receipt.amount_nano == 0 and last.signed.receipt.seq == 1
+
+
+async def test_a_break_midway_bills_what_was_delivered(house: House) -> None:
+    house.engine.breaks_after = 2
+    client = Client(house)
+    lines, last = await client.ask()
+    assert [line["choices"][0]["delta"]["content"] for line in lines[:2]] == ["one ", "two "]
+    assert last.inner.completion_tokens == 2 and last.inner.stop == Stop.FAILED
+    assert last.signed.receipt.amount_nano == charge(house.terms, Usage(10, 0, 2), Stop.FAILED)
+    house.engine.breaks_after = None
+    _, last = await client.ask()
+    assert last.signed.receipt.seq == 2
+
+
+@pytest.mark.parametrize("shape", [Shape.plain(), Shape(tick_ms=5)])
+async def test_a_cancelled_request_bills_what_was_sealed(house: House, shape: Shape) -> None:
+    house.engine.gate, house.engine.gate_after = asyncio.Event(), 2
+    client = Client(house)
+    opening, request = client.sealed(shape=shape)
+    answered = await house.post(request, client.voucher_key, wait=False)
+    await house.engine.held.wait()
+    await asyncio.sleep(0.05)
+    house.agent.link.post(Cancel(request.request_id))
+    async with asyncio.timeout(5):
+        await answered.ended.wait()
+    lines, last = client.check(opening, request, answered.frames)
+    assert last.inner.stop == Stop.CANCELLED and last.inner.completion_tokens == len(lines) == 2
+    assert house.engine.closed_streams == 1
+
+
+async def test_g16_the_last_frame_waits_for_the_disk(house: House) -> None:
+    house.agent.acks = False
+    client = Client(house)
+    opening, request = client.sealed()
+    answered = await house.post(request, client.voucher_key, wait=False)
+    async with asyncio.timeout(5):
+        await answered.receipted.wait()
+    await asyncio.sleep(0.1)
+    assert not answered.ended.is_set()
+    assert not isinstance(client.read(opening, request, answered.frames)[-1], Completed)
+    house.agent.link.post(Stored(request.request_id))
+    async with asyncio.timeout(5):
+        await answered.ended.wait()
+    assert isinstance(client.read(opening, request, answered.frames)[-1], Completed)
+
+
+async def test_g16_a_lost_agent_ends_the_session_without_the_last_frame(house: House) -> None:
+    house.agent.acks = False
+    client = Client(house)
+    _opening, request = client.sealed()
+    answered = await house.post(request, client.voucher_key, wait=False)
+    await answered.receipted.wait()
+    await house.agent.link.close()
+    async with asyncio.timeout(5):
+        await house.session
+    assert not answered.ended.is_set()
+
+
+async def test_many_requests_at_once_keep_one_chain_per_client(house: House) -> None:
+    clients = [Client(house, escrow=bytes([number]) * 32) for number in range(1, 9)]
+
+    async def one(client: Client):
+        sealed = []
+        for _ in range(5):
+            opening, request = client.sealed()
+            client.in_flight += opening.maximum_nano
+            sealed.append((opening, request, await house.post(request, client.voucher_key, wait=False)))
+        receipts = []
+        for opening, request, answered in sealed:
+            await answered.ended.wait()
+            events = client.read(opening, request, answered.frames)
+            assert isinstance(events[-1], Completed)
+            receipts.append(events[-1].signed.receipt)
+        receipts.sort(key=lambda receipt: receipt.seq)
+        assert [receipt.seq for receipt in receipts] == [1, 2, 3, 4, 5]
+        assert receipts[-1].cumulative_nano == 5 * 19
+        for before, after in itertools.pairwise(receipts):
+            assert after.previous == before.hash
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(one(client) for client in clients))
+
+
+async def test_a_full_node_says_busy_under_seal() -> None:
+    house = await House().start(ScriptedEngine(), max_in_flight=1)
+    house.engine.gate = asyncio.Event()
+    client, other = Client(house), Client(house, escrow=b"o" * 32)
+    _, request = client.sealed()
+    running = await house.post(request, client.voucher_key, wait=False)
+    _, last = await other.ask()
+    assert isinstance(last, Refused) and last.refusal.error.code is Code.NODE_BUSY
+    house.engine.gate.set()
+    await running.ended.wait()
+    await house.stop()
+
+
+async def test_g15_clients_have_their_own_cache_salt(house: House) -> None:
+    first, second = Client(house), Client(house, escrow=b"f" * 32)
+    await first.ask()
+    await first.ask()
+    await second.ask()
+    assert house.engine.salts[0] == house.engine.salts[1] != house.engine.salts[2]
+    assert house.loaded.keys.cache_salt(ESCROW, b"k" * 32) != house.loaded.keys.cache_salt(ESCROW, b"l" * 32)
+    assert Keys(100).cache_salt(ESCROW, b"k" * 32) != house.loaded.keys.cache_salt(ESCROW, b"k" * 32)
+
+
+async def test_padded_chunks_leave_on_the_tick(house: House) -> None:
+    house.engine.words = ["x"] * 40
+    client = Client(house)
+    opening, request = client.sealed(shape=Shape(quantum_bytes=512, tick_ms=20))
+    answered = await house.post(request, client.voucher_key)
+    frames = [frame for frame in FrameParser().feed(answered.frames) if frame.type.name == "DATA"]
+    assert 1 <= len(frames) < 10
+    assert {(len(frame.payload) - 4 - 16) % 512 for frame in frames} == {0}
+    lines, _ = client.check(opening, request, answered.frames)
+    assert len(lines) == 40
+
+
+async def test_a_batch_claim_is_signed_over_what_was_issued(house: House) -> None:
+    clients = [Client(house, escrow=bytes([number]) * 32) for number in (1, 2, 3, 4)]
+    receipts = {}
+    for client in clients:
+        for _ in range(2):
+            _, last = await client.ask()
+            receipts.setdefault(client.escrow, []).append(last.signed.receipt)
+    lines = tuple(ClaimLine(client.escrow, client.allotment, index % 2) for index, client in enumerate(clients))
+    valid_until = int(time.time()) + 100
+    house.agent.link.post(SignClaim(7, 3, valid_until, lines))
+    signed = await house.agent.expect(ClaimSigned)
+    assert (signed.order, signed.seqno, signed.valid_until) == (7, 3, valid_until)
+    body = from_boc(signed.message).refs[0]
+    claim = ClaimMessage.from_cell(body)
+    tokens = 1000 + 8 * 13
+    assert claim.tokens == tokens
+    entries, roots = batch(claim.entries)
+    header = Claim(NODE_ID, 3, valid_until, 4, tokens, bytes(entries.hash), bytes(roots.hash))
+    assert verify(header, claim.signature, house.ready.signing_key)
+    for index, (client, entry) in enumerate(zip(clients, claim.entries, strict=True)):
+        assert entry.escrow == client.escrow and entry.entry.cumulative_nano == 38 and entry.entry.seq == 2
+        assert entry.root == receipts_root(receipts[client.escrow][index % 2 :])
+        voucher = Voucher(
+            client.allotment,
+            house.ready.signing_key,
+            entry.entry.cap_nano,
+            entry.entry.acked_nano,
+            entry.entry.terms,
+        )
+        assert verify(voucher, entry.entry.voucher_signature, client.voucher_key)
+
+
+async def test_claims_over_unknown_accounts_fail_with_a_reason(house: House) -> None:
+    house.agent.link.post(SignClaim(9, 0, 1, (ClaimLine(ESCROW, b"u" * 32, 0),)))
+    failed = await house.agent.expect(Failed)
+    assert failed.order == 9 and "no receipts were signed" in failed.cause
+
+
+async def test_evidence_binds_key_node_and_block(house: House) -> None:
+    house.agent.link.post(Attest(12345, b"r" * 32))
+    evidence = Evidence.from_json((await house.agent.expect(EvidenceReady)).evidence)
+    binding = evidence.binding
+    assert evidence.kind is Kind.SIMULATED and binding.signing_key == house.ready.signing_key
+    assert (binding.network_id, binding.node, binding.node_epoch) == (NETWORK, NODE, EPOCH)
+    assert (binding.block_seqno, binding.block_root_hash) == (12345, b"r" * 32)
+    assert binding.report_data() in evidence.quote
+
+
+async def test_receipt_signature_travels_with_the_voucher_that_pays_it(house: House) -> None:
+    client = Client(house)
+    _opening, request = client.sealed()
+    answered = await house.post(request, client.voucher_key)
+    issued = answered.issued
+    assert issued is not None and (issued.escrow, issued.allotment_epoch) == (ESCROW, ROW_EPOCH)
+    (frame,) = FrameParser().feed(issued.frame)
+    signed = SignedReceipt.from_bytes(frame.payload)
+    signed.check(house.ready.signing_key)
+    voucher = Voucher(client.allotment, house.ready.signing_key, issued.cap_nano, issued.acked_nano, issued.terms)
+    assert verify(voucher, issued.voucher_signature, client.voucher_key)

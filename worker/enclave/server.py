@@ -1,0 +1,97 @@
+"""The enclave process: loads the model, bears its keys, serves one agent over a unix socket, and ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+
+from attestation.evidence import Kind
+from attestation.provider import ConfigfsTsm, QuoteProvider, Simulated
+from worker.enclave.config import EnclaveConfig
+from worker.enclave.keys import Keys
+from worker.enclave.session import Loaded, Session
+from worker.engine.choose import engine_from_config
+from worker.link import FROM_AGENT, Link, LinkError
+
+log = logging.getLogger(__name__)
+
+AGENT_SECONDS = 120.0
+
+
+def quote_provider(config: EnclaveConfig) -> QuoteProvider:
+    if config.evidence is Kind.SIMULATED:
+        return Simulated(b"cocoon simulated platform: " + config.simulated_platform.encode())
+    return ConfigfsTsm()
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening unix socket that only this user may connect to."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_mask = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise OSError(f"cannot listen on {path}: {error.strerror}. Give a path that is short and writable") from error
+    finally:
+        os.umask(old_mask)
+    listener.listen(1)
+    return listener
+
+
+async def first_agent(listener: socket.socket) -> Link:
+    """The first connection; later ones are turned away. Raises TimeoutError."""
+    arrived: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if arrived.done():
+            writer.close()
+        else:
+            arrived.set_result(Link(reader, writer, FROM_AGENT))
+
+    server = await asyncio.start_unix_server(connected, sock=listener, limit=1 << 20)
+    try:
+        async with asyncio.timeout(AGENT_SECONDS):
+            return await arrived
+    finally:
+        server.close()
+
+
+async def serve(path: Path, config: EnclaveConfig) -> None:
+    """Serve the first agent that connects, until it leaves. Raises EngineError, LinkError, TimeoutError.
+
+    There is no second connection: keys and accounts belong to one session, and an agent that was restarted has lost its
+    place in it, so it starts a new enclave.
+    """
+    engine = engine_from_config(config.engine, simulated=config.simulated)
+    listener = listen(path)
+    link: Link | None = None
+    try:
+        model = await engine.start()
+        log.info("model %s is loaded, %s", model.name, "measured" if model.measured else "unmeasured")
+        link = await first_agent(listener)
+        loaded = Loaded(config, Keys(config.sealing_seconds), engine, model, quote_provider(config))
+        await Session(loaded, link).run()
+    except LinkError as error:
+        log.error("the agent broke the protocol: %s", error)
+        raise
+    finally:
+        if link is not None:
+            await link.close()
+        await engine.close()
+
+
+async def run_until_stopped(path: Path, config: EnclaveConfig) -> None:
+    """`serve`, ended early by SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    work = asyncio.create_task(serve(path, config))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work

@@ -1,0 +1,324 @@
+"""The enclave at work for one agent: opens sealed requests, checks what protects the client, answers, signs.
+
+Nothing that the agent says is trusted for the client's sake. It says who this node is, what block is newest, which key
+an escrow's vouchers are signed with and what has landed on chain; each lie there yields evidence, receipts or claims
+that clients or the chain refuse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from attestation.evidence import Evidence
+from attestation.provider import QuoteProvider, QuoteUnavailable
+from attestation.report_data import NO_GPU, Binding
+from protocol.errors import Code, Malformed, PeerFault, VoucherFault, WireError
+from protocol.frames import Refusal, error_frame
+from protocol.offer import AnnouncedKey
+from protocol.opening import Opening
+from protocol.sealing import SealedRequest
+from protocol.stream import ResponseWriter
+from worker.enclave.answer import Answering, Refused, inner_receipt, plan
+from worker.enclave.books import Books, BooksError
+from worker.enclave.config import EnclaveConfig
+from worker.enclave.keys import Keys
+from worker.enclave.wire import Outbox
+from worker.engine.api import Engine, ModelInfo
+from worker.link import (
+    Attest,
+    Cancel,
+    ClaimSigned,
+    EvidenceReady,
+    Failed,
+    Introduce,
+    Link,
+    LinkClosed,
+    LinkError,
+    Message,
+    OfferedModel,
+    Post,
+    Ready,
+    SealingKeys,
+    SealingOffer,
+    SignClaim,
+    Stored,
+)
+from wrappers.cells import to_boc
+from wrappers.signed import Terms, node_id
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What an enclave has when it is up: its configuration, keys, model and source of quotes."""
+
+    config: EnclaveConfig
+    keys: Keys
+    engine: Engine
+    model: ModelInfo
+    quotes: QuoteProvider
+
+    @property
+    def terms(self) -> Terms:
+        prices = self.config.prices
+        return Terms(
+            self.model.model_hash,
+            prices.prompt,
+            prices.cached,
+            prices.completion,
+            prices.reasoning,
+            prices.minimum_nano,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    facts: Introduce
+    node_id: bytes
+    books: Books
+
+
+@dataclass(slots=True)
+class _Running:
+    outbox: Outbox
+    answering: Answering | None = None
+    cancelled: bool = False
+
+
+class Session:
+    """Serves one link until it closes. The keys outlive no session: see `worker.enclave.server`."""
+
+    def __init__(self, loaded: Loaded, link: Link) -> None:
+        self._have = loaded
+        self._terms = loaded.terms
+        self._link = link
+        self._node: _Node | None = None
+        self._running: dict[bytes, _Running] = {}
+        self._in_flight = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until the agent is gone. Raises LinkError when it breaks the protocol."""
+        model = self._have.model
+        offered = OfferedModel(model.name, model.context_tokens, to_boc(self._terms.to_cell()))
+        ready = Ready(self._have.keys.public, self._have.config.simulated, model.measured, (offered,))
+        try:
+            await self._link.send(ready)
+            while True:
+                self._dispatch(await self._link.receive())
+        except LinkClosed:
+            log.info("the agent is gone")
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _dispatch(self, message: Message) -> None:
+        match message:
+            case Introduce():
+                self._introduce(message)
+            case Attest():
+                self._spawn(self._attest(self._introduced(), message))
+            case Post():
+                if message.request_id in self._running:
+                    raise LinkError("the agent posted a request twice while it runs")
+                self._running[message.request_id] = running = _Running(
+                    Outbox(message.request_id, self._link.send),
+                )
+                self._spawn(self._serve(self._introduced(), message, running))
+            case Stored():
+                if (running_ := self._running.get(message.request_id)) is not None:
+                    running_.outbox.stored()
+            case Cancel():
+                self._cancel(message.request_id)
+            case SignClaim():
+                self._spawn(self._claim(self._introduced(), message))
+            case _:
+                raise LinkError(f"{type(message).__name__} is not for the enclave")
+
+    def _introduced(self) -> _Node:
+        if self._node is None:
+            raise LinkError("the agent gave work before it said which node this is")
+        return self._node
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None or isinstance(error, LinkClosed):
+            return
+        # The text of an unexpected error may quote what a client sent: its type and place are all that may be logged.
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "?"
+        log.error("a task ended with %s at %s", type(error).__name__, place)
+
+    # ---- who we are
+
+    def _introduce(self, facts: Introduce) -> None:
+        if self._node is not None:
+            raise LinkError("the agent introduced a second node: one enclave serves one node")
+        id_ = node_id(facts.network, facts.node, facts.node_epoch)
+        books = Books(self._have.keys, facts.node, id_, facts.tokens, self._have.config.max_unacked)
+        self._node = _Node(facts, id_, books)
+        self._spawn(self._rotate(self._node))
+
+    async def _rotate(self, node: _Node) -> None:
+        ring = self._have.keys.sealing
+        while True:
+            if ring.turn(int(time.time())):
+                announced = (
+                    AnnouncedKey.announce(pair, node.node_id, expires_at, self._have.keys.signing)
+                    for pair, expires_at in ring.keys
+                )
+                keys = tuple(SealingOffer(key.public_key, key.expires_at, key.signature) for key in announced)
+                await self._link.send(SealingKeys(keys))
+            await asyncio.sleep(max(1.0, ring.next_turn() - time.time()))
+
+    async def _attest(self, node: _Node, order: Attest) -> None:
+        facts = node.facts
+        binding = Binding(
+            facts.network,
+            facts.node,
+            facts.node_epoch,
+            self._have.keys.public,
+            NO_GPU,
+            order.block_seqno,
+            order.block_root_hash,
+        )
+        quotes = self._have.quotes
+        try:
+            quote = await asyncio.to_thread(quotes.quote, binding.report_data())
+        except QuoteUnavailable as error:
+            await self._link.send(Failed("attest", 0, str(error), "Run the worker on a machine that can attest"))
+            return
+        await self._link.send(EvidenceReady(Evidence(quotes.kind, quote, binding).to_json().encode()))
+
+    # ---- requests
+
+    def _cancel(self, request_id: bytes) -> None:
+        running = self._running.get(request_id)
+        if running is not None:
+            running.cancelled = True
+            if running.answering is not None:
+                running.answering.cancel()
+
+    async def _serve(self, node: _Node, post: Post, running: _Running) -> None:
+        try:
+            try:
+                request, opening = self._open(node, post)
+            except Refused as refused:
+                await running.outbox.end(error_frame(refused.error).to_bytes())
+                return
+            await self._answer(node, post, request, opening, running)
+        except LinkClosed:
+            raise
+        except Exception:
+            # Our own fault. The client must not hang; that it is not billed is the operator's loss.
+            await running.outbox.end(error_frame(WireError.of(Code.INTERNAL)).to_bytes())
+            raise
+        finally:
+            self._running.pop(post.request_id, None)
+            self._in_flight -= running.answering is not None
+
+    def _open(self, node: _Node, post: Post) -> tuple[SealedRequest, Opening]:
+        """Everything that is checked before and by opening. Raises Refused; no promise was touched then."""
+        keys = self._have.keys
+        now = int(time.time())
+        try:
+            request = SealedRequest.from_bytes(post.sealed)
+        except Malformed as error:
+            raise Refused(WireError.of(Code.BAD_REQUEST, error.cause)) from error
+        if request.request_id != post.request_id or request.node != node.facts.node:
+            raise Refused(WireError.of(Code.NOT_OPENED, "it is addressed to another node"))
+        if request.voucher.key != keys.public:
+            raise Refused(WireError.of(Code.SEALING_KEY_UNKNOWN, "the voucher is for another enclave key"))
+        try:
+            request.check_authority(node.facts.network, post.voucher_key, node=node.facts.node, signing_key=keys.public)
+        except VoucherFault as error:
+            raise Refused(WireError.of(Code.VOUCHER_INVALID, error.cause)) from error
+        if (error_ := node.books.authority(request, post.voucher_key)) is not None:
+            raise Refused(error_)
+        pair = keys.sealing.find(request.sealing_key_hash, now)
+        if pair is None:
+            raise Refused(WireError.of(Code.SEALING_KEY_UNKNOWN))
+        if keys.sealing.opened(pair.hash, request.request_id):
+            raise Refused(WireError.of(Code.ALREADY_OPENED))
+        # Marked whatever comes of it: a refusal under seal tells the client that this id will never be run.
+        keys.sealing.mark_opened(pair.hash, request.request_id)
+        try:
+            return request, pair.open(request)
+        except VoucherFault as error:
+            raise Refused(WireError.of(Code.VOUCHER_INVALID, error.cause)) from error
+        except PeerFault as error:
+            raise Refused(WireError.of(Code.NOT_OPENED, error.cause)) from error
+
+    async def _answer(
+        self, node: _Node, post: Post, request: SealedRequest, opening: Opening, running: _Running
+    ) -> None:
+        writer = ResponseWriter(
+            response_secret=opening.response_secret,
+            enc=request.enc,
+            request_id=request.request_id,
+            worker_nonce=secrets.token_bytes(32),
+            quantum_bytes=opening.shape.quantum_bytes,
+        )
+        outbox, head = running.outbox, writer.head()
+        if (refusal := self._admit(node, post, request, opening, running, writer)) is not None:
+            await outbox.end(head + writer.refusal(refusal))
+            return
+        answering = running.answering
+        if answering is None:
+            raise RuntimeError("a request was admitted without a plan")
+        await outbox.frames(head)
+        if running.cancelled:
+            answering.cancel()
+        salt = self._have.keys.cache_salt(request.escrow, post.voucher_key)
+        outcome = await answering.run(self._have.engine, salt)
+        inner = inner_receipt(opening, request.request_id, self._have.model, outcome, writer.commitment.digest())
+        issue = node.books.issue(request.voucher.allotment, request.request_id, inner)
+        await outbox.receipt(issue, writer.receipt(issue.receipt.signed))
+        await outbox.end(writer.last(inner))
+
+    def _admit(
+        self,
+        node: _Node,
+        post: Post,
+        request: SealedRequest,
+        opening: Opening,
+        running: _Running,
+        writer: ResponseWriter,
+    ) -> Refusal | None:
+        if opening.terms != self._terms:
+            return Refusal(WireError.of(Code.TERMS_REFUSED))
+        if self._in_flight >= self._have.config.max_in_flight:
+            return Refusal(WireError.of(Code.NODE_BUSY))
+        try:
+            task = plan(opening, self._have.model)
+        except Refused as refused:
+            return Refusal(refused.error)
+        refusal = node.books.admit(request, opening, post.voucher_key)
+        if refusal is None:
+            self._in_flight += 1
+            running.answering = Answering(opening, task, writer, running.outbox)
+        return refusal
+
+    # ---- claims
+
+    async def _claim(self, node: _Node, order: SignClaim) -> None:
+        try:
+            message = node.books.claim(order.seqno, order.valid_until, order.lines)
+        except BooksError as error:
+            await self._link.send(Failed("claim", order.order, str(error), "Correct the claim's lines"))
+            return
+        await self._link.send(ClaimSigned(order.order, order.seqno, order.valid_until, to_boc(message)))
