@@ -6,6 +6,7 @@ Synchronous and without input or output; `devnet.node` drives it.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -260,8 +261,24 @@ class DevnetChain:
         return tuple(self._sparse)
 
     def history(self, account: bytes) -> list[Transaction]:
-        """All its transactions, oldest first."""
+        """All its transactions, oldest first, those before a deletion included."""
         return self.ledger.transactions.get(account, [])
+
+    def history_from(self, account: bytes, lt: int, limit: int) -> list[Transaction]:
+        """Up to `limit` transactions, newest first, from logical time `lt` on back to the account's (re)birth.
+
+        The chain links transactions by previous logical time; the link of the first one after a deletion is 0.
+        Raises DevnetError where the account has no transaction at `lt`.
+        """
+        history = self.history(account)
+        index = bisect_left(history, lt, key=lambda tx: tx.lt)
+        if index == len(history) or history[index].lt != lt:
+            raise DevnetError(f"LITE_SERVER_UNKNOWN: cannot locate transaction with logical time {lt}")
+        found = [history[index]]
+        while index and found[-1].prev_lt and len(found) < limit:
+            index -= 1
+            found.append(history[index])
+        return found
 
     def stored_at(self, seqno: int, account: bytes) -> StoredAccount | None:
         """The account as of round `seqno`. Raises DevnetError where that state is not kept."""

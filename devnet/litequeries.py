@@ -199,11 +199,7 @@ def _send_message(chain: DevnetChain, query: Query) -> Answer:
 
 
 def _transactions(chain: DevnetChain, query: Query) -> Answer:
-    history = chain.history(_account_of(query))
-    end = next((i + 1 for i, tx in enumerate(history) if tx.lt == query["lt"]), 0)
-    if end == 0:
-        raise DevnetError(f"cannot locate transaction with logical time {query['lt']}")
-    found = history[max(0, end - query["count"]) : end][::-1]
+    found = chain.history_from(_account_of(query), query["lt"], query["count"])
     return "transactionList", {
         "ids": [_block_id(BASECHAIN, chain.located[tx.hash]) for tx in found],
         "transactions": to_boc(*(tx.cell for tx in found)),

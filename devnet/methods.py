@@ -142,18 +142,13 @@ def transactions(chain: DevnetChain, params: Params) -> Json:
     if not 1 <= limit <= MAX_TRANSACTIONS:
         raise DevnetError(f"parameter 'limit' must be between 1 and {MAX_TRANSACTIONS}, not {limit}")
     to_lt = number(params, "to_lt", 0)
-    history = chain.history(account)
-    end = len(history)
-    if params.get("lt"):
-        lt = number(params, "lt")
-        end = next((i + 1 for i, tx in enumerate(history) if tx.lt == lt), 0)
-        if end == 0:
-            raise DevnetError(
-                f"LITE_SERVER_UNKNOWN: cannot locate transaction in block with specified logical time {lt}"
-            )
-        if params.get("hash") and read_bytes(text(params, "hash")) != history[end - 1].hash:
-            raise DevnetError("LITE_SERVER_UNKNOWN: transaction hash mismatch")
-    return [transaction(tx) for tx in reversed(history[max(0, end - limit) : end]) if tx.lt > to_lt]
+    lt = number(params, "lt", 0) or chain.ledger.account(account).last_lt
+    if lt == 0:
+        return []
+    found = chain.history_from(account, lt, limit)
+    if params.get("hash") and read_bytes(text(params, "hash")) != found[0].hash:
+        raise DevnetError(f"LITE_SERVER_UNKNOWN: the transaction with logical time {lt} has another hash")
+    return [transaction(tx) for tx in found if tx.lt > to_lt]
 
 
 def run_get_method(chain: DevnetChain, params: Params) -> Json:

@@ -184,7 +184,12 @@ class Devnet:
         while True:
             await asyncio.sleep(self._block_seconds)
             if self.chain.busy or loop.time() - last >= self._idle_seconds:
-                self.mine()
+                try:
+                    self.mine()
+                except Exception:
+                    # Nobody may be waiting on this task: without a line in the log the chain would just stand still.
+                    log.exception("block production stopped")
+                    raise
                 last = loop.time()
 
 
