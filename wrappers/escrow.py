@@ -159,9 +159,10 @@ class EscrowState:
         return self.deposit_nano - self.reserved_nano
 
     def to_cell(self) -> Cell:
-        static = begin_cell().store_bytes(self.registry).store_bytes(self.owner).store_uint(self.index, 32)
+        static = begin_cell().store_bytes(self.registry)
         static.store_uint(self.min_close_timer, 32).store_uint(self.max_close_timer, 32)
-        root = begin_cell().store_bytes(self.voucher_key).store_bytes(self.network_id).store_bit(int(self.closing))
+        root = begin_cell().store_bytes(self.owner).store_uint(self.index, 32).store_bytes(self.voucher_key)
+        root.store_bytes(self.network_id).store_bit(int(self.closing))
         root.store_coins(self.deposit_nano).store_coins(self.reserved_nano).store_coins(self.accrued_nano)
         root.store_uint(len(self.rows), 8).store_dict(ids_cell(self.rows, Row.to_builder))
         return root.store_ref(static.end_cell()).end_cell()
@@ -182,14 +183,15 @@ class EscrowState:
     @classmethod
     def _parse(cls, data: Cell, escrow: bytes | None) -> Self:
         s = data.begin_parse()
-        voucher_key, network, closing = s.load_bytes(32), s.load_bytes(32), bool(s.load_bit())
+        owner, index, voucher_key, network = s.load_bytes(32), s.load_uint(32), s.load_bytes(32), s.load_bytes(32)
+        closing = bool(s.load_bit())
         deposit, reserved, accrued = s.load_coins() or 0, s.load_coins() or 0, s.load_coins() or 0
         count = s.load_uint(8)
         bare = load_ids(s, Row.from_slice)
         if len(bare) != count:
             raise CellError("the row count does not agree with the rows")
         static = s.load_ref().begin_parse()
-        registry, owner, index = static.load_bytes(32), static.load_bytes(32), static.load_uint(32)
+        registry = static.load_bytes(32)
         min_timer, max_timer = static.load_uint(32), static.load_uint(32)
         if s.remaining_bits or s.remaining_refs or static.remaining_bits or static.remaining_refs:
             raise CellError("data beyond the end")

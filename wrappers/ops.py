@@ -7,7 +7,7 @@ from enum import IntEnum
 
 class Op(IntEnum):
     GENESIS = 0x796246D3
-    INIT = 0x615D7B9A
+    INIT = 0x49C79465
     OPEN_NODE = 0x47A83F9F
     OPEN_ESCROW = 0x55B6F419
     ADMIT = 0x4FFEF240

@@ -1,0 +1,84 @@
+"""Compiles contracts/*.fc to contracts/build/*.boc and pins their hashes; `--check` compares instead of writing."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytoniq_core import Cell
+from tonpy.fift.fift import convert_assembler
+from tonpy.libs.python_ton import func_to_asm
+
+from wrappers.cells import from_boc, to_boc
+from wrappers.code import Contract
+
+CONTRACTS = Path(__file__).parent.parent / "contracts"
+BUILD = CONTRACTS / "build"
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    # The compiler resolves #include against the working directory.
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def assembly(contract: Contract) -> str:
+    """Fift assembly of a contract. Raises RuntimeError with the compiler's words."""
+    with _inside(CONTRACTS):
+        return str(func_to_asm([f"{contract}.fc"]))
+
+
+def compile_contract(contract: Contract) -> Cell:
+    native = convert_assembler('"Asm.fif" include\n' + assembly(contract))
+    return from_boc(base64.b64decode(native.to_boc()))
+
+
+def compile_all() -> dict[Contract, Cell]:
+    return {contract: compile_contract(contract) for contract in Contract}
+
+
+def differences() -> list[str]:
+    """Contracts whose committed code or pinned hash is not what the sources give."""
+    pinned = json.loads((BUILD / "hashes.json").read_text())
+    wrong = []
+    for contract, cell in compile_all().items():
+        path = BUILD / f"{contract}.boc"
+        if not path.exists() or path.read_bytes() != to_boc(cell) or pinned.get(contract) != cell.hash.hex():
+            wrong.append(str(contract))
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare with the committed code, write nothing")
+    if parser.parse_args().check:
+        wrong = differences()
+        if wrong:
+            print(f"committed code of {', '.join(wrong)} is not what the sources give: run `make contracts`, review")
+            return 1
+        print("committed code is what the sources give")
+        return 0
+    BUILD.mkdir(exist_ok=True)
+    compiled = compile_all()
+    for contract, cell in compiled.items():
+        (BUILD / f"{contract}.boc").write_bytes(to_boc(cell))
+    hashes = {str(contract): cell.hash.hex() for contract, cell in compiled.items()}
+    (BUILD / "hashes.json").write_text(json.dumps(hashes, indent=2) + "\n")
+    for name, value in hashes.items():
+        print(f"{name:12} {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

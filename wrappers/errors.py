@@ -1,0 +1,117 @@
+"""Exit codes of the contracts, with cause and cure, as in contracts/common/errors.fc."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ContractError(IntEnum):
+    UNKNOWN_OP = 100
+    NOT_ALLOWED = 101
+    LOW_VALUE = 102
+    WORKCHAIN = 103
+    EXOTIC_CELL = 104
+    BAD_SIGNATURE = 105
+    MAIN_NETWORK = 106
+
+    NOT_BORN = 200
+    WRONG_NETWORK = 201
+    WRONG_CODE = 202
+    BAD_TERMS = 203
+    BAD_PARAMETERS = 204
+
+    WRONG_SEQNO = 400
+    WRONG_TIME = 401
+    KEY_ENDED = 402
+    WRONG_COUNT = 403
+    LOW_RESERVE = 404
+    WRONG_EPOCH = 405
+    OLD_VERDICT = 406
+    UNBONDING = 407
+    TOO_MANY_KEYS = 408
+    WRONG_RECEIPT = 409
+    NOT_GENUINE = 410
+    NOTHING_TO_COLLECT = 411
+    TOO_EARLY = 412
+
+    NO_ROW = 500
+    ROW_EXISTS = 501
+    TOO_MANY_ROWS = 502
+    TOO_MANY_ROW_KEYS = 503
+    NOTHING_DUE = 504
+    NOT_FREE = 505
+    CLOSING = 506
+    WRONG_AMOUNT = 507
+    NOT_RIPE = 508
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    cause: str
+    cure: str
+
+
+_E = ContractError
+EXPLANATIONS: dict[ContractError, Explanation] = {
+    _E.UNKNOWN_OP: Explanation("the contract does not know this message", "send one of contracts/schema.tlb"),
+    _E.NOT_ALLOWED: Explanation("the sender may not send this message", "send it from the account the schema names"),
+    _E.LOW_VALUE: Explanation("the message brings less than it needs", "attach what wrappers.fees states"),
+    _E.WORKCHAIN: Explanation("sender or contract is not in workchain 0", "use an account of workchain 0"),
+    _E.EXOTIC_CELL: Explanation("a library, proof or pruned cell stands where data is due", "send ordinary cells"),
+    _E.BAD_SIGNATURE: Explanation(
+        "a signature does not verify", "sign the structure again for this network, account, epoch and seqno"
+    ),
+    _E.MAIN_NETWORK: Explanation("admission by message does not exist on the main network", "attest with hardware"),
+    _E.NOT_BORN: Explanation("the contract waits for its genesis, or is past it", "check the account's state first"),
+    _E.WRONG_NETWORK: Explanation("the genesis state names another network", "build it for this network's id"),
+    _E.WRONG_CODE: Explanation(
+        "the registry opens children with other code than the message expects", "read its code hashes, review, resend"
+    ),
+    _E.BAD_TERMS: Explanation(
+        "close timer outside the registry's bounds, or a share that is not 0", "choose terms within the bounds"
+    ),
+    _E.BAD_PARAMETERS: Explanation("parameters outside the bounds in code", "see check_state in contracts/registry.fc"),
+    _E.WRONG_SEQNO: Explanation("another claim landed first", "read the node's seqno and sign again"),
+    _E.WRONG_TIME: Explanation("valid_until is past, or more than 120 s ahead", "sign again with a fresh valid_until"),
+    _E.KEY_ENDED: Explanation(
+        "the key's claim window is over, or the node never had the key", "claim within the window"
+    ),
+    _E.WRONG_COUNT: Explanation("a claim takes 1 to 200 entries", "split the batch"),
+    _E.LOW_RESERVE: Explanation(
+        "the node's gas reserve does not cover the claim", "claim fewer entries, or send the node some TON"
+    ),
+    _E.WRONG_EPOCH: Explanation("the verdict is for another life of this node", "attest again"),
+    _E.OLD_VERDICT: Explanation(
+        "the verdict is over, without a key, or names no newer block than the last one", "attest again"
+    ),
+    _E.UNBONDING: Explanation("the node is unbonding: it takes no verdict and no second unbond", "open a new node"),
+    _E.TOO_MANY_KEYS: Explanation("32 retired keys are still in their windows", "wait for a window to end"),
+    _E.WRONG_RECEIPT: Explanation(
+        "receipt and entry disagree, or the receipt is for another node, allotment or network", "check the receipt"
+    ),
+    _E.NOT_GENUINE: Explanation("the payment does not come from an escrow of this network", "pay through an escrow"),
+    _E.NOTHING_TO_COLLECT: Explanation("the node holds nothing above its reserves", "wait for earnings"),
+    _E.TOO_EARLY: Explanation("the stake's windows are not over", "wait until NodeState.withdrawable_at"),
+    _E.NO_ROW: Explanation("nothing is allotted to this node", "allot first, or check the node's address"),
+    _E.ROW_EXISTS: Explanation("the node has a row already", "raise it instead"),
+    _E.TOO_MANY_ROWS: Explanation("an escrow has at most 16 rows", "release one, or open another escrow"),
+    _E.TOO_MANY_ROW_KEYS: Explanation("the row knows 16 keys of this node already", "end the row and allot anew"),
+    _E.NOTHING_DUE: Explanation(
+        "nothing is left to pay under voucher and allotment", "get a voucher with a higher cap, or a higher allotment"
+    ),
+    _E.NOT_FREE: Explanation("the amount is more than the free part of the deposit", "top up, or release rows"),
+    _E.CLOSING: Explanation("row or account is closing", "wait for it to end, then allot or open again"),
+    _E.WRONG_AMOUNT: Explanation("the amount is 0, or outside what the row allows", "choose another amount"),
+    _E.NOT_RIPE: Explanation("no row's close timer has run", "wait until Row.closing_at"),
+}
+
+
+def explain(exit_code: int) -> str:
+    """What an exit code means and what to do, for people. Codes below 100 are the TVM's own."""
+    try:
+        error = ContractError(exit_code)
+    except ValueError:
+        return f"exit code {exit_code} of the TVM: the message is malformed or ran out of gas"
+    explanation = EXPLANATIONS[error]
+    return f"{explanation.cause} ({error.name.lower()}, {exit_code}); {explanation.cure}"

@@ -1,0 +1,204 @@
+"""What each message must carry: the formulas of contracts/common/gas.fc at the prices of a chain configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Self
+
+from pytoniq_core import Cell, HashMap, Slice
+
+from wrappers.cells import CellError
+from wrappers.code import Contract, code, size_of
+from wrappers.registry import Parameters
+
+TEN_YEARS = 315_360_000
+
+
+class Gas(IntEnum):
+    """Gas constants of gas.fc; tests compare both files and pin each to a measurement."""
+
+    OPEN = 9000
+    ADMIT = 4000
+    ADMITTED = 4000
+    VERDICT = 30000
+    NODE_INIT = 9000
+    PAID = 5000
+    COLLECT = 4000
+    CLAIM = 6000
+    CLAIM_ENTRY = 1700
+    CLAIM_RECEIPT = 8000
+    ESCROW_INIT = 9000
+    SETTLE = 26000
+    TOP_UP = 4000
+    ALLOT = 16000
+    RAISE = 16000
+    LOWER = 16000
+    RECLAIM = 16000
+    WITHDRAW = 6000
+    CLOSE = 6000
+    CLOSE_ROW = 9000
+    FINISH = 6000
+    FINISH_ROW = 3000
+    BOUNCED_PAYMENT = 3000
+
+
+class Size(IntEnum):
+    """Sizes of gas.fc, in cells and bits."""
+
+    NODE_DATA_CELLS = 6
+    NODE_DATA_BITS = 4200
+    ESCROW_DATA_CELLS = 3
+    ESCROW_DATA_BITS = 1700
+    ROW_CELLS = 3
+    ROW_BITS = 1500
+    KEY_ROW_CELLS = 2
+    KEY_ROW_BITS = 800
+    OPEN_CELLS = 10
+    OPEN_BITS = 4000
+    VERDICT_CELLS = 2
+    VERDICT_BITS = 672
+    ENTRY_BITS = 992
+
+
+def _up(numerator: int) -> int:
+    return -(-numerator >> 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Prices of workchain 0, as configuration parameters 18, 21 and 25 state them (nanoTON; rates times 2^16)."""
+
+    flat_gas_limit: int
+    flat_gas_price: int
+    gas_price: int
+    lump_price: int
+    bit_price: int
+    cell_price: int
+    storage_bit_price: int
+    storage_cell_price: int
+
+    @classmethod
+    def from_config(cls, config: Cell) -> Self:
+        """`config`: `Hashmap 32 ^Cell`. Raises CellError when a price is missing."""
+        parameters = HashMap.parse(config.begin_parse(), 32, value_deserializer=lambda value: value.load_ref()) or {}
+        try:
+            gas, forward = parameters[21].begin_parse(), parameters[25].begin_parse()
+            storage_dict = parameters[18].begin_parse()
+        except KeyError as error:
+            raise CellError(f"configuration parameter {error} is missing: not a whole configuration") from error
+        if gas.load_uint(8) != 0xD1:
+            raise CellError("configuration parameter 21 is of an unknown form")
+        flat_limit, flat_price = gas.load_uint(64), gas.load_uint(64)
+        gas.skip_bits(8)
+        gas_price = gas.load_uint(64)
+        forward.skip_bits(8)
+        lump, bit, cell = (forward.load_uint(64) for _ in range(3))
+        periods: dict[int, Slice] = HashMap.parse(storage_dict, 32) or {}
+        latest = periods[max(periods)]
+        latest.skip_bits(8 + 32)
+        storage_bit, storage_cell = latest.load_uint(64), latest.load_uint(64)
+        return cls(flat_limit, flat_price, gas_price, lump, bit, cell, storage_bit, storage_cell)
+
+    def gas(self, gas: int) -> int:
+        """GETGASFEE."""
+        if gas <= self.flat_gas_limit:
+            return self.flat_gas_price
+        return self.flat_gas_price + _up(self.gas_price * (gas - self.flat_gas_limit))
+
+    def forward(self, cells: int, bits: int) -> int:
+        """GETFORWARDFEE; the message's root cell is free and not counted."""
+        return self.lump_price + _up(self.bit_price * bits + self.cell_price * cells)
+
+    def storage(self, cells: int, bits: int, seconds: int) -> int:
+        """GETSTORAGEFEE."""
+        return _up((self.storage_bit_price * bits + self.storage_cell_price * cells) * seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Fees:
+    """Needs in nanoTON. A message that brings less than its need is refused, the money returned."""
+
+    prices: Prices
+    parameters: Parameters
+
+    def row_rent(self) -> int:
+        """Kept aside for each row; the owner has it back when the account ends."""
+        return self.prices.storage(Size.ROW_CELLS, Size.ROW_BITS, TEN_YEARS)
+
+    def key_row_rent(self) -> int:
+        """Kept from a settlement under a key that is new to a row which knows another one already."""
+        return self.prices.storage(Size.KEY_ROW_CELLS, Size.KEY_ROW_BITS, TEN_YEARS)
+
+    def node_rent(self) -> int:
+        cells, bits = size_of(code(Contract.NODE))
+        return self.prices.storage(cells + Size.NODE_DATA_CELLS, bits + Size.NODE_DATA_BITS, TEN_YEARS)
+
+    def escrow_rent(self) -> int:
+        cells, bits = size_of(code(Contract.ESCROW))
+        return self.prices.storage(cells + Size.ESCROW_DATA_CELLS, bits + Size.ESCROW_DATA_BITS, TEN_YEARS)
+
+    def _birth(self, contract: Contract, init_gas: int) -> int:
+        cells, bits = size_of(code(contract))
+        forward = self.prices.forward(cells + Size.OPEN_CELLS, bits + Size.OPEN_BITS)
+        return self.prices.gas(Gas.OPEN) + self.prices.gas(init_gas) + forward
+
+    def open_node(self, stake_nano: int | None = None) -> int:
+        """Value of open_node that leaves at least `stake_nano` (default: the least allowed) staked."""
+        stake = max(stake_nano or 0, self.parameters.min_stake_nano)
+        return stake + self.parameters.gas_level_nano + self.node_rent() + self._birth(Contract.NODE, Gas.NODE_INIT)
+
+    def open_escrow(self, deposit_nano: int = 0, first_allotment_nano: int | None = None) -> int:
+        """Value of open_escrow that leaves at least `deposit_nano` as deposit, the first allotment included in it."""
+        deposit = max(deposit_nano, self.parameters.min_deposit_nano, first_allotment_nano or 0)
+        rent = self.escrow_rent() + (self.row_rent() if first_allotment_nano is not None else 0)
+        return deposit + rent + self._birth(Contract.ESCROW, Gas.ESCROW_INIT)
+
+    def admit(self) -> int:
+        gas = self.prices.gas(Gas.ADMIT + Gas.ADMITTED + Gas.VERDICT)
+        return gas + 2 * self.prices.forward(Size.VERDICT_CELLS, Size.VERDICT_BITS)
+
+    def settle_need(self) -> int:
+        """What must arrive with `settle`; what is not used rides back with the payment."""
+        return self.prices.gas(Gas.SETTLE + Gas.PAID) + self.prices.forward(0, 0) + self.key_row_rent()
+
+    def settle_value(self) -> int:
+        """What a node sends with `settle`."""
+        return self.settle_need() + self.prices.forward(1, Size.ENTRY_BITS)
+
+    def claim_need(self, count: int) -> int:
+        """What a node must hold above stake and rent reserve to be allowed a batch claim of `count` entries."""
+        return self.prices.gas(Gas.CLAIM + count * Gas.CLAIM_ENTRY) + count * self.settle_value()
+
+    def claim_receipt(self) -> int:
+        return self.prices.gas(Gas.CLAIM_RECEIPT) + self.settle_value()
+
+    def collect(self) -> int:
+        return self.prices.gas(Gas.COLLECT) + self.prices.forward(0, 0)
+
+    def top_up(self) -> int:
+        """Taken from a top-up; it must bring more."""
+        return self.prices.gas(Gas.TOP_UP)
+
+    def allot(self) -> int:
+        """Taken from what `allot` brings; the rest becomes deposit."""
+        return self.prices.gas(Gas.ALLOT) + self.row_rent()
+
+    def raise_allotment(self) -> int:
+        """Taken from what `raise` brings; the rest becomes deposit."""
+        return self.prices.gas(Gas.RAISE)
+
+    def lower(self) -> int:
+        return self.prices.gas(Gas.LOWER) + self.prices.forward(0, 0)
+
+    def reclaim(self) -> int:
+        return self.prices.gas(Gas.RECLAIM) + self.prices.forward(0, 0)
+
+    def withdraw(self) -> int:
+        return self.prices.gas(Gas.WITHDRAW) + self.prices.forward(0, 0)
+
+    def close(self, rows: int) -> int:
+        return self.prices.gas(Gas.CLOSE + rows * Gas.CLOSE_ROW) + self.prices.forward(0, 0)
+
+    def finish(self, rows: int) -> int:
+        return self.prices.gas(Gas.FINISH + rows * Gas.FINISH_ROW) + 2 * self.prices.forward(0, 0)
