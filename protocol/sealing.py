@@ -172,14 +172,14 @@ class SealedRequest:
                 Peer.PATH, "the voucher is not for this allotment", "refresh the allotment from the chain and sign anew"
             )
         if self.voucher.acked_nano > self.voucher.cap_nano:
-            raise VoucherFault(Peer.CLIENT, "the voucher accepts more than its cap", "sign cap and acked by the rules")
+            raise VoucherFault(Peer.CLIENT, "the voucher accepts more than its cap", "sign what the rules give")
         if not verify(self.voucher, self.voucher_signature, voucher_key):
             raise VoucherFault(
                 Peer.PATH, "the voucher's signature does not hold", "sign it with the escrow's voucher key"
             )
 
     def check_authority(self, network: bytes, voucher_key: bytes, *, node: bytes, signing_key: bytes) -> None:
-        """The enclave's check: `check_voucher`, that it is for this `node` (account) and enclave `signing_key`, and that
+        """The enclave's: `check_voucher`; that all is for this `node` (account) and enclave `signing_key`; and that
         the client signed this very request. Raises VoucherFault.
         """
         if (self.node, self.voucher.key) != (node, signing_key):
