@@ -25,6 +25,7 @@ from chain.history import Cursor, check_links
 from chain.http import JsonEndpoint, Retry, Throttle
 from chain.proof import prove_account
 from chain.reader import Reader
+from chain.refusal import refuses_message
 from wrappers.cells import CellError, address_of, from_boc, to_boc
 
 PAGE_LIMIT = 16
@@ -125,7 +126,7 @@ class LiteServer:
         except ChainError:
             raise
         except LiteServerError as error:
-            if error.code in _NOT_READY:
+            if error.code in _NOT_READY and not refuses_message(error.message):
                 raise Unreachable(f"{self._name} cannot answer {what} now: {error.message}; try again") from error
             raise Refused(f"{self._name} refused {what} (code {error.code}): {error.message}") from error
         except Exception as error:

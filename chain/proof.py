@@ -16,6 +16,8 @@ from chain.history import ZERO_HASH
 from chain.reader import Reader
 
 _MERKLE_PROOF = 3
+_MERKLE_UPDATE = 4
+_MERKLE_UPDATE_BITS = 8 + 2 * (256 + 16)
 _STATE_TAG = 0x9023AFE2
 _BLOCK_TAG = 0x11EF55AA
 _MC_EXTRA_TAG = 0xCC26
@@ -62,7 +64,7 @@ def _roots(proof: bytes) -> tuple[Cell, Cell]:
     if len(roots) != 2:
         raise DecodeError(f"the proof has {len(roots)} roots, two were expected")
     for root in roots:
-        if root.type_ != _MERKLE_PROOF or len(root.refs) != 1:
+        if root.type_ != _MERKLE_PROOF or len(root.refs) != 1 or root.data[1:33] != root.refs[0].get_hash(0):
             raise DecodeError("the proof is no Merkle proof")
     return roots[0].refs[0], roots[1].refs[0]
 
@@ -75,7 +77,11 @@ def _state(proof: bytes, block_hash: bytes) -> Cell:
     if Reader(block).uint(32) != _BLOCK_TAG or len(block.refs) != 4:
         raise DecodeError("the proof's block is no block")
     update = block.refs[2]  # state_update:^(MERKLE_UPDATE ShardState)
-    if len(update.refs) != 2 or update.refs[1].get_hash(0) != state.get_hash(0):
+    if update.type_ != _MERKLE_UPDATE or len(update.bits) != _MERKLE_UPDATE_BITS:
+        raise DecodeError("the proof's block has no state update")
+    # The new state's hash is read from the update's own data, which the block's hash covers. The reference beside it is
+    # covered at level 1 only: a pruned cell of level 2 there keeps the block's hash and names any state it likes.
+    if update.data[33:65] != state.get_hash(0):
         raise DecodeError("the proof's state is not the state after its block")
     if Reader(state).uint(32) != _STATE_TAG or len(state.refs) < 3:
         raise DecodeError("the proof's state is no state of one shard")

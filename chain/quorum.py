@@ -70,7 +70,9 @@ class Quorum:
             agreed = _agreed(said.values())
             if len(agreed) == 1:
                 return agreed[0]
-            if time.monotonic() + self._reread_seconds >= deadline or _contradict(answers):
+            final = sum(not isinstance(error, Unreachable) for error in failures.values())
+            hopeless = len(self._chains) - final < NEEDED or _contradict(answers)
+            if hopeless or time.monotonic() + self._reread_seconds >= deadline:
                 raise _no_agreement(account, answers, failures)
             await asyncio.sleep(self._reread_seconds)
 

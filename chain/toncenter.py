@@ -20,6 +20,7 @@ from chain.api import AccountState, BlockId, ChainError, Head, Refused, Status, 
 from chain.decode import decode_transaction
 from chain.history import ZERO_HASH, Cursor, check_links
 from chain.http import JsonEndpoint, Retry, Throttle
+from chain.refusal import refuses_message
 from wrappers.cells import CellError, from_boc, to_boc
 
 PAGE_LIMIT = 100
@@ -158,7 +159,7 @@ class Toncenter:
                 raise self._lie(f"no result of {method}")
             return envelope["result"]
         reason = str(envelope.get("error", envelope.get("result", "no reason given")))[:500]
-        if any(word in reason.upper() for word in _TRANSIENT):
+        if any(word in reason.upper() for word in _TRANSIENT) and not refuses_message(reason):
             raise Unreachable(f"{self._name} could not serve {method} now: {reason}; try again in a moment")
         raise Refused(f"{self._name} refused {method} (HTTP {status}): {reason}")
 
