@@ -18,6 +18,8 @@ from wrappers.node import NodeState
 from wrappers.registry import Kind, child_address
 
 MAX_MIRRORED = 20_000
+MAX_READS = 16
+"""Accounts read at once."""
 T = TypeVar("T")
 
 
@@ -45,6 +47,8 @@ class Mirror:
 
     def __init__(self, chain: Chain, *, registry: bytes, network: bytes) -> None:
         self._chain = chain
+        # Requests that name random accounts must not turn into a flood at the endpoints.
+        self._reads = asyncio.Semaphore(MAX_READS)
         self.registry = registry
         self.network = network
         self._nodes = _Cache[NodeState](self._read_node)
@@ -55,6 +59,15 @@ class Mirror:
 
     async def escrow(self, account: bytes, *, max_age_seconds: float) -> Seen[EscrowState]:
         return await self._escrows.get(account, max_age_seconds)
+
+    def learn_node(self, raw: AccountState) -> Seen[NodeState]:
+        """Takes a state that somebody else read through the same quorum."""
+        return self._nodes.put(self._decode(raw, NodeState.from_cell, self._genuine_node))
+
+    def learn_escrow(self, raw: AccountState) -> Seen[EscrowState]:
+        return self._escrows.put(
+            self._decode(raw, lambda data: EscrowState.from_cell(data, raw.account), self._genuine_escrow)
+        )
 
     def known_node(self, account: bytes) -> Seen[NodeState] | None:
         """What was read last, however old: a hint for people."""
@@ -70,7 +83,8 @@ class Mirror:
 
     async def _account(self, account: bytes) -> AccountState:
         try:
-            return await self._chain.account(account)
+            async with self._reads:
+                return await self._chain.account(account)
         except ChainError as error:
             raise Refusal(Code.CHAIN_UNCERTAIN, str(error), retry_after=5) from error
 
@@ -131,7 +145,10 @@ class _Cache(Generic[T]):
         return await asyncio.shield(task)
 
     async def _fetch(self, account: bytes) -> Seen[T]:
-        seen = await self._read(account)
+        return self.put(await self._read(account))
+
+    def put(self, seen: Seen[T]) -> Seen[T]:
+        account = seen.account
         known = self._seen.get(account)
         # A slow read must not put an older state over a newer one.
         if known is None or seen.lt >= known.lt or seen.state is None:

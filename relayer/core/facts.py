@@ -27,14 +27,17 @@ class RequestAdmitted:
     """The enclave key that the voucher is for."""
     cap_nano: int
     acked_nano: int
+    attempt: int
+    """Tells repeats of one request id apart."""
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class RequestAnswered:
-    """LAST passed to the client."""
+    """LAST or REFUSAL passed to the client."""
 
     request_id: bytes
+    attempt: int
     at: int
 
 
@@ -44,6 +47,7 @@ class RequestBroken:
 
     request_id: bytes
     code: str
+    attempt: int
     at: int
 
 
@@ -203,7 +207,7 @@ def key_of(fact: Fact) -> str:
     """The name under which a fact is recorded once. Two facts with one key tell the same event.
 
     Facts that repeat by nature (a request posted again, a row read again) carry what tells the repeats apart: an ask
-    number, a logical time, or the arrival time together with the request id.
+    number, a logical time, an attempt.
     """
     kind = type(fact).__name__
     match fact:
@@ -219,5 +223,7 @@ def key_of(fact: Fact) -> str:
             return f"{kind}:{fact.node.hex()}:{fact.lt}"
         case OfferPublished():
             return f"{kind}:{fact.node.hex()}:{fact.offer_hash.hex()}"
-        case _:
+        case RelayerStarted():
             return f"{kind}:{fact.request_id.hex()}:{fact.at}"
+        case RequestAdmitted() | RequestAnswered() | RequestBroken():
+            return f"{kind}:{fact.request_id.hex()}:{fact.attempt}"

@@ -49,7 +49,7 @@ def step(tally: Tally | None, fact: Fact) -> Tally | None:
             known = tally or Tally(fact.escrow, fact.node, fact.allotment, fact.key)
             return _read(known, fact)
         case RowGone():
-            # A row never comes back under the same allotment id, so no later fact can undo this.
+            # A row never comes back under its allotment id; seen again later, it had never been gone.
             return replace(tally, gone=True, lt=max(tally.lt, fact.lt)) if tally else None
     return tally
 
@@ -75,4 +75,5 @@ def _read(tally: Tally, fact: RowSeen) -> Tally:
         paid_nano=max(tally.paid_nano, fact.key_paid_nano),
         room_nano=max(0, fact.allotted_nano - fact.row_paid_nano),
         closing_at=fact.closing_at,
+        gone=tally.gone and fact.lt == tally.lt,
     )

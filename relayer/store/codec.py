@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import fields
 from enum import StrEnum
-from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from relayer.core import effects, facts
@@ -30,7 +29,10 @@ def _plain(value: object) -> object:
 def decode(kind: type[T], text: str) -> T:
     """Raises ValueError or KeyError where the text is not an object of that class: a database of another version."""
     body = json.loads(text)
-    return kind(**{name: convert(body[name]) for name, convert in _converters(kind).items() if name in body})
+    converters = _CONVERTERS.get(kind)
+    if converters is None:
+        converters = _CONVERTERS[kind] = {name: _converter(hint) for name, hint in get_type_hints(kind).items()}
+    return kind(**{name: convert(body[name]) for name, convert in converters.items() if name in body})
 
 
 def decode_fact(kind: str, text: str) -> Fact:
@@ -45,9 +47,7 @@ _FACTS: dict[str, type[Fact]] = {kind.__name__: kind for kind in get_args(facts.
 _EFFECTS: dict[str, type[Effect]] = {kind.__name__: kind for kind in get_args(effects.Effect)}
 
 
-@cache
-def _converters(kind: Hashable) -> dict[str, Callable[[Any], Any]]:
-    return {name: _converter(hint) for name, hint in get_type_hints(kind).items()}
+_CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {}
 
 
 def _converter(hint: Any) -> Callable[[Any], Any]:
