@@ -204,6 +204,8 @@ class DevnetChain:
         """Travel in time; the next block is that much later."""
         if seconds < 0:
             raise DevnetError("time goes forward only; revert to a snapshot to go back")
+        if (self.now() + seconds) >> 32:
+            raise DevnetError(f"{seconds} seconds from now is past 2106, where chain time ends; travel less far")
         self.offset_seconds += seconds
 
     @property

@@ -96,6 +96,8 @@ class Ledger:
     def now(self, value: int) -> None:
         if value < self._now:
             raise DevnetError(f"chain time cannot go back from {self._now} to {value}; revert to a snapshot instead")
+        if value >> 32:
+            raise DevnetError(f"chain time is a number of 32 bits: {value} is past 2106; travel less far")
         self._now = value
 
     @property
