@@ -134,7 +134,7 @@ class JsonEndpoint:
             if response.status >= 500:
                 raise _Busy(response.status, 0.0) from error
             raise ChainError(
-                f"{self.name} answered {method} with HTTP {response.status} and no JSON; is this a toncenter v2 URL?"
+                f"{self.name} answered {method} with HTTP {response.status} and no JSON; check the URL"
             ) from error
 
     def _open(self) -> aiohttp.ClientSession:

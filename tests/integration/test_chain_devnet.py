@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq_core import Cell, begin_cell
 from pytoniq_core.proof.check_proof import check_account_proof
@@ -186,6 +187,23 @@ async def test_a_toncenter_and_a_liteserver_make_a_quorum(wallet: Wallet, devnet
     await mixed.close()
 
 
+async def test_a_liteserver_reads_its_configuration_from_a_url(devnet: Devnet, wallet: Wallet) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(devnet.endpoints.global_config if request.path == "/global.config.json" else [])
+
+    app = web.Application()
+    app.router.add_get("/{name}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    good, bad = LiteServer(url + "global.config.json"), LiteServer(url + "other")
+    assert (await good.account(wallet.account)).balance_nano == 100 * TON
+    with pytest.raises(ChainError, match=r"global-config\.json"):
+        await bad.head()
+    await asyncio.gather(good.close(), bad.close(), runner.cleanup())
+
+
 async def test_another_networks_endpoints_are_refused(devnet: Devnet) -> None:
     with pytest.raises(ChainError, match="serves network"):
         await LiteServer(devnet.endpoints.global_config, global_id=-239).account(OTHER)
@@ -291,9 +309,9 @@ async def test_g16_everything_resumes_after_the_chain_was_restarted(tmp_path: Pa
     owner = Wallet(Ed25519PrivateKey.generate())
     async with Devnet(tmp_path, block_seconds=0.05) as node:
         ports = [int(url.split(":")[2].split("/")[0]) for url in node.endpoints.toncenter]
-        lite_port, config = node.endpoints.lite_port, node.endpoints.global_config
+        lite_port = node.endpoints.lite_port
         chain = connect(Network("devnet", DEVNET_GLOBAL_ID, node.endpoints.toncenter))
-        lite = LiteServer(config, timeout_seconds=3)
+        lite = LiteServer(tmp_path / "global.config.json", timeout_seconds=3)
         async with Control(node.endpoints.control) as control:
             await control.faucet(owner.account, 10 * TON)
         follower = AccountFollower(chain, owner.account)

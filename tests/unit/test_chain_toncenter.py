@@ -253,7 +253,17 @@ async def test_g17_transactions_that_do_not_prove_themselves_are_refused(
     rows = [row(tx) for tx in history]
     swapped = [rows[0] | {"transaction_id": rows[1]["transaction_id"]}, *rows[1:]]
     wrong_lt = [rows[0] | {"transaction_id": rows[0]["transaction_id"] | {"lt": "5"}}, *rows[1:]]
-    lies: list[Any] = [[], without(rows, 0), without(rows, 1), rows[::-1], [rows[0], rows[0]], swapped, wrong_lt]
+    wrong_hash = [rows[0] | {"transaction_id": rows[0]["transaction_id"] | {"hash": b64(b"\x09" * 32)}}, *rows[1:]]
+    lies: list[Any] = [
+        wrong_hash,
+        [],
+        without(rows, 0),
+        without(rows, 1),
+        rows[::-1],
+        [rows[0], rows[0]],
+        swapped,
+        wrong_lt,
+    ]
     lies += [None, {}, [None], [{}], [rows[0] | {"data": ""}], [rows[0] | {"data": b64(b"junk")}]]
     for lie in lies:
         fake.answers["getTransactions"] = lie
