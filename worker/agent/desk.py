@@ -1,0 +1,311 @@
+"""The desk: sealed requests in, stored ciphertext out. It never runs a request id twice and never sees a text.
+
+A receipt is on disk before the enclave hears of it, so before the client can have the last frame. What the relayers
+lose, they ask for again: the answer's ciphertext stays here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from chain.api import ChainError
+from protocol.errors import Code, Malformed, WireError
+from protocol.frames import HEADER_BYTES, error_frame
+from protocol.receipts import SignedReceipt
+from protocol.sealing import SealedRequest
+from worker.agent.enclave_process import Enclave
+from worker.agent.gate import Facts, refusal
+from worker.agent.journal import Journal
+from worker.agent.store import Account, KnownRequest, ReceiptRow, Store
+from worker.agent.streams import Sink
+from worker.agent.view import ChainView, NodeMissing
+from worker.link import Answer, Cancel, Issued, Post, Stored
+from wrappers.cells import to_boc
+
+log = logging.getLogger(__name__)
+
+MAX_ANSWER_BYTES = 32 << 20
+KEEP_ANSWERS_SECONDS = 24 * 3600
+
+
+@dataclass(eq=False, slots=True)
+class _Answering:
+    """One request that the enclave works on."""
+
+    request: SealedRequest
+    enclave: Enclave
+    sinks: list[Sink]
+    frames: bytearray = field(default_factory=bytearray)
+    waiting: set[int] = field(default_factory=set)
+    """ids of the sinks at which somebody still waits."""
+    receipt: bytes | None = None
+    stored: bool = False
+
+    def cancel(self, sink: Sink) -> None:
+        self.waiting.discard(id(sink))
+        if not self.waiting:
+            self.enclave.post(Cancel(self.request.request_id))
+
+    def leave(self, sink: Sink) -> None:
+        self.waiting.discard(id(sink))
+        self.sinks = [one for one in self.sinks if one is not sink]
+
+    def join(self, sink: Sink) -> None:
+        """A repeat of a request that still runs: it gets what there is, and the rest as it comes."""
+        self.waiting.add(id(sink))
+        self.sinks.append(sink)
+        if self.frames:
+            sink.send(bytes(self.frames), ends=False, receipt=False)
+        if self.stored and self.receipt is not None:
+            sink.send(self.receipt, ends=False, receipt=True)
+
+    def send(self, frames: bytes, *, ends: bool = False, receipt: bool = False) -> None:
+        for sink in tuple(self.sinks):
+            sink.send(frames, ends=ends, receipt=receipt)
+
+
+class Desk:
+    def __init__(
+        self, journal: Journal, view: ChainView, *, max_in_flight: int, min_close_timer: int, clock: Callable[[], float]
+    ) -> None:
+        self._journal = journal
+        self._view = view
+        self._max_in_flight = max_in_flight
+        self._min_close_timer = min_close_timer
+        self._clock = clock
+        self._enclave: Enclave | None = None
+        self._running: dict[bytes, _Answering] = {}
+        self._releasing: set[bytes] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.on_receipt: Callable[[], None] = lambda: None
+        """Called when money was earned."""
+
+    # ---- state
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._running)
+
+    def runs_under(self, allotment: bytes) -> bool:
+        return any(one.request.voucher.allotment == allotment for one in self._running.values())
+
+    def hold(self, allotment: bytes) -> None:
+        """From now on nothing is begun under this allotment: a release for it is being made."""
+        self._releasing.add(allotment)
+
+    def unhold(self, allotment: bytes) -> None:
+        self._releasing.discard(allotment)
+
+    def enclave_came(self, enclave: Enclave) -> None:
+        self._enclave = enclave
+
+    def enclave_gone(self) -> None:
+        """What it worked on is lost; what it signed and we stored is not."""
+        self._enclave = None
+        lost, self._running = tuple(self._running.values()), {}
+        for one in lost:
+            detail = "the enclave ended; what was not receipted is not billed"
+            one.send(_error(WireError.of(Code.NODE_GONE, detail)), ends=True)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- requests
+
+    async def answer(self, sealed: bytes, sink: Sink) -> _Answering | None:
+        """Begin, join or repeat an answer. None when the sink was told everything there is."""
+        try:
+            return await self._begin(sealed, sink)
+        except _Turned as turned:
+            sink.send(turned.frames, ends=True, receipt=False)
+            return None
+
+    async def _begin(self, sealed: bytes, sink: Sink) -> _Answering:
+        try:
+            request = SealedRequest.from_bytes(sealed)
+        except Malformed as error:
+            raise _refused(WireError.of(Code.BAD_REQUEST, error.cause)) from error
+        if (running := self._join(request, sink)) is not None:
+            return running
+        known = await self._journal.read(lambda store: store.request(request.request_id))
+        if known is not None:
+            raise _repeated(known)
+        voucher_key = await self._gate(request)
+        # Nothing waits between the checks from here to the registration, so they hold.
+        if (running := self._join(request, sink)) is not None:
+            return running
+        enclave = self._enclave
+        if enclave is None or enclave.key != request.voucher.key:
+            raise _refused(WireError.of(Code.NODE_NOT_LIVE))
+        if request.voucher.allotment in self._releasing:
+            raise _refused(WireError.of(Code.ALLOTMENT_CLOSING, "a release is being signed for it"))
+        if len(self._running) >= self._max_in_flight:
+            raise _refused(WireError.of(Code.NODE_BUSY))
+        one = self._running[request.request_id] = _Answering(request, enclave, [sink], waiting={id(sink)})
+        enclave.post(Post(request.request_id, voucher_key, sealed))
+        return one
+
+    def _join(self, request: SealedRequest, sink: Sink) -> _Answering | None:
+        running = self._running.get(request.request_id)
+        if running is not None:
+            running.join(sink)
+        return running
+
+    async def _gate(self, request: SealedRequest) -> bytes:
+        """The escrow's voucher key. Turns away on fresh facts only: a client that has just opened or raised its row
+        must not be sent off. Raises _Turned."""
+        try:
+            try:
+                return await self._judge(request, fresh=False)
+            except _Turned:
+                return await self._judge(request, fresh=True)
+        except (ChainError, NodeMissing) as trouble:
+            log.warning("the chain cannot be read: %s", trouble)
+            raise _refused(WireError.of(Code.CHAIN_UNCERTAIN)) from trouble
+
+    async def _judge(self, request: SealedRequest, *, fresh: bool) -> bytes:
+        node = await self._view.node(fresh=fresh)
+        escrow = await self._view.escrow(request.escrow, fresh=fresh)
+        if escrow is None:
+            raise _refused(WireError.of(Code.ESCROW_UNKNOWN))
+        row = escrow.rows.get(self._view.account)
+        allotment, key = request.voucher.allotment, request.voucher.key
+
+        def read(store: Store) -> tuple[bool, int]:
+            released = row is not None and store.release(allotment, row.seqno) is not None
+            return released, owed_elsewhere(store.accounts(), allotment, key)
+
+        released, elsewhere = await self._journal.read(read)
+        enclave = self._enclave
+        if enclave is None:
+            raise _refused(WireError.of(Code.NODE_NOT_LIVE))
+        facts = Facts(
+            node=self._view.account,
+            node_state=node.state,
+            key=enclave.key,
+            escrow=escrow,
+            now=int(self._clock()),
+            owed_elsewhere_nano=elsewhere,
+            released=released,
+            min_close_timer=self._min_close_timer,
+        )
+        error = refusal(request, facts)
+        if error is not None:
+            raise _refused(error)
+        return escrow.voucher_key
+
+    # ---- what the enclave says
+
+    def on_answer(self, message: Answer) -> None:
+        one = self._running.get(message.request_id)
+        if one is None:
+            return  # it ran for a session that is over
+        if one.receipt is None and len(one.frames) <= MAX_ANSWER_BYTES:
+            one.frames += message.frames
+            if len(one.frames) > MAX_ANSWER_BYTES:
+                log.warning("an answer is over %d bytes; it is cut short", MAX_ANSWER_BYTES)
+                one.enclave.post(Cancel(message.request_id))
+        if message.ends:
+            self._running.pop(message.request_id, None)
+            if one.stored:
+                self._spawn(self._keep_last(message.request_id, message.frames))
+        one.send(message.frames, ends=message.ends)
+
+    def on_issued(self, message: Issued) -> None:
+        one = self._running.get(message.request_id)
+        if one is not None:
+            one.receipt = message.frame
+            self._spawn(self._keep_receipt(one, message))
+
+    async def _keep_receipt(self, one: _Answering, message: Issued) -> None:
+        row = receipt_row(message, one.enclave.key)
+        frames, now = bytes(one.frames) + message.frame, int(self._clock())
+        try:
+            await self._journal.write(lambda store: store.add_receipt(row, frames, now))
+        except Exception:
+            # Without the receipt on disk the answer stays incomplete, but the client must not hang.
+            self._running.pop(message.request_id, None)
+            one.enclave.post(Stored(message.request_id))  # lets it end; the last frame finds nobody
+            one.send(_error(WireError.of(Code.INTERNAL, "the receipt could not be stored")), ends=True)
+            raise
+        one.stored = True
+        one.send(message.frame, receipt=True)
+        one.enclave.post(Stored(message.request_id))
+        self.on_receipt()
+
+    async def _keep_last(self, request_id: bytes, frames: bytes) -> None:
+        await self._journal.write(lambda store: store.end_answer(request_id, frames))
+
+    async def forget_old_answers(self) -> None:
+        """Drop ciphertexts that were sealed to keys long erased."""
+        before = int(self._clock()) - KEEP_ANSWERS_SECONDS
+        await self._journal.write(lambda store: store.drop_answers(before))
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the store failed: %s", error)
+
+
+class _Turned(Exception):
+    """The sink gets these frames and nothing more."""
+
+    def __init__(self, frames: bytes) -> None:
+        super().__init__()
+        self.frames = frames
+
+
+def _refused(error: WireError) -> _Turned:
+    return _Turned(_error(error))
+
+
+def _repeated(known: KnownRequest) -> _Turned:
+    if known.whole and known.frames is not None:
+        return _Turned(known.frames)
+    detail = f"it ended with receipt {known.seq} of allotment {known.allotment.hex()} under key {known.key.hex()}"
+    return _refused(WireError.of(Code.ALREADY_OPENED, f"{detail}; its answer is not kept here"))
+
+
+def owed_elsewhere(accounts: tuple[Account, ...], allotment: bytes, key: bytes) -> int:
+    """nanoTON that keys other than `key` are owed under the allotment."""
+    return sum(one.owed_nano for one in accounts if one.allotment == allotment and one.key != key)
+
+
+def receipt_row(message: Issued, key: bytes) -> ReceiptRow:
+    """What is stored of a receipt. Raises Malformed where the enclave's frame is none."""
+    signed = SignedReceipt.from_bytes(message.frame[HEADER_BYTES:])
+    receipt = signed.receipt
+    return ReceiptRow(
+        request_id=message.request_id,
+        key=key,
+        escrow=message.escrow,
+        allotment=receipt.allotment,
+        allotment_epoch=message.allotment_epoch,
+        seq=receipt.seq,
+        receipt=to_boc(receipt.to_cell()),
+        signature=signed.signature,
+        amount_nano=receipt.amount_nano,
+        cumulative_nano=receipt.cumulative_nano,
+        cap_nano=message.cap_nano,
+        acked_nano=message.acked_nano,
+        terms=message.terms,
+        voucher_signature=message.voucher_signature,
+        frame=message.frame,
+    )
+
+
+def _error(error: WireError) -> bytes:
+    return error_frame(error).to_bytes()
+
+
+def wall_clock() -> float:
+    return time.time()

@@ -1,0 +1,255 @@
+"""The enclave as the agent's child: start it, talk to it, notice its death. A new process is a new key."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from worker.link import (
+    FROM_ENCLAVE,
+    Answer,
+    Attest,
+    ClaimLine,
+    ClaimSigned,
+    EvidenceReady,
+    Failed,
+    Introduce,
+    Issued,
+    Link,
+    LinkClosed,
+    LinkError,
+    Message,
+    Ready,
+    SealingKeys,
+    SealingOffer,
+    SignClaim,
+)
+
+log = logging.getLogger(__name__)
+
+CONNECT_INTERVAL_SECONDS = 0.05
+ORDER_SECONDS = 30.0
+_PR_SET_PDEATHSIG = 1
+
+
+class EnclaveGone(Exception):
+    """The enclave died or cannot be started. Names the cause and where to look."""
+
+
+class EnclaveRefused(Exception):
+    """The enclave did not carry out an order. In its own words."""
+
+
+def _die_with_parent() -> None:
+    # An enclave whose agent is gone can store no receipt: it must not go on answering.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Enclave:
+    """One running enclave. `on_answer` and `on_issued` are called for every message about a request, in order."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        link: Link,
+        ready: Ready,
+        *,
+        on_answer: Callable[[Answer], None],
+        on_issued: Callable[[Issued], None],
+        on_sealing: Callable[[], None],
+    ) -> None:
+        self.ready = ready
+        self.sealing: tuple[SealingOffer, ...] = ()
+        self._process = process
+        self._link = link
+        self._on_answer = on_answer
+        self._on_issued = on_issued
+        self._on_sealing = on_sealing
+        self._evidence: asyncio.Future[bytes] | None = None
+        self._claims: dict[int, asyncio.Future[ClaimSigned]] = {}
+        self._attesting = asyncio.Lock()
+        self.alive = True
+
+    @property
+    def key(self) -> bytes:
+        return self.ready.signing_key
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def post(self, message: Message) -> None:
+        self._link.post(message)
+
+    def introduce(self, facts: Introduce) -> None:
+        self._link.post(facts)
+
+    async def attest(self, block_seqno: int, block_root_hash: bytes) -> bytes:
+        """JSON of the evidence. Raises EnclaveRefused, EnclaveGone, TimeoutError."""
+        async with self._attesting:
+            self._check_alive()
+            self._evidence = asyncio.get_running_loop().create_future()
+            self._link.post(Attest(block_seqno, block_root_hash))
+            try:
+                async with asyncio.timeout(ORDER_SECONDS):
+                    return await self._evidence
+            finally:
+                self._evidence = None
+
+    async def claim(self, seqno: int, valid_until: int, lines: tuple[ClaimLine, ...]) -> ClaimSigned:
+        """Raises EnclaveRefused, EnclaveGone, TimeoutError."""
+        self._check_alive()
+        order = secrets.randbits(32)
+        signed = self._claims[order] = asyncio.get_running_loop().create_future()
+        self._link.post(SignClaim(order, seqno, valid_until, lines))
+        try:
+            async with asyncio.timeout(ORDER_SECONDS):
+                return await signed
+        finally:
+            self._claims.pop(order, None)
+
+    async def serve(self) -> None:
+        """Pass on what the enclave says, until it is gone: always ends with EnclaveGone."""
+        try:
+            while True:
+                self._take(await self._link.receive())
+        except LinkClosed:
+            code = await self._process.wait()
+            raise EnclaveGone(f"the enclave ended with code {code}; its log is beside the agent's") from None
+        except LinkError as error:
+            raise EnclaveGone(f"the enclave broke the link's protocol: {error}") from error
+        finally:
+            self._fail_waiting()
+
+    async def stop(self) -> None:
+        """End the process; returns when it is gone."""
+        self._fail_waiting()
+        await self._link.close()
+        await kill(self._process)
+
+    def _check_alive(self) -> None:
+        if not self.alive:
+            raise EnclaveGone("the enclave is gone; it is being started anew")
+
+    def _fail_waiting(self) -> None:
+        self.alive = False
+        waiting: list[asyncio.Future[Any]] = [*self._claims.values()]
+        if self._evidence is not None:
+            waiting.append(self._evidence)
+        for future in waiting:
+            if not future.done():
+                future.set_exception(EnclaveGone("the enclave ended while it worked on an order"))
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Answer():
+                self._on_answer(message)
+            case Issued():
+                self._on_issued(message)
+            case SealingKeys():
+                self.sealing = message.keys
+                self._on_sealing()
+            case EvidenceReady():
+                if self._evidence is not None and not self._evidence.done():
+                    self._evidence.set_result(message.evidence)
+            case ClaimSigned():
+                claim = self._claims.get(message.order)
+                if claim is not None and not claim.done():
+                    claim.set_result(message)
+            case Failed():
+                self._failed(message)
+            case _:
+                raise LinkError(f"{type(message).__name__} is out of place")
+
+    def _failed(self, message: Failed) -> None:
+        waiting: asyncio.Future[Any] | None = (
+            self._evidence if message.what == "attest" else self._claims.get(message.order)
+        )
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(EnclaveRefused(f"{message.cause}. {message.cure}"))
+
+
+async def kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        try:
+            process.terminate()
+            async with asyncio.timeout(5):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        except ProcessLookupError:
+            await process.wait()
+
+
+async def start(
+    command: tuple[str, ...],
+    config: Path,
+    log_file: Path,
+    *,
+    start_seconds: float,
+    on_answer: Callable[[Answer], None],
+    on_issued: Callable[[Issued], None],
+    on_sealing: Callable[[], None],
+) -> Enclave:
+    """A new enclave process that has loaded its model. Raises EnclaveGone."""
+    # A folder of its own: nobody else can be there first, and the path is short enough for a socket's name.
+    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="cocoon-")
+    try:
+        socket = Path(folder) / "enclave.sock"
+        process = await _spawn(command, socket, config, log_file)
+        link, ready = await _meet(process, socket, log_file, start_seconds)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    return Enclave(process, link, ready, on_answer=on_answer, on_issued=on_issued, on_sealing=on_sealing)
+
+
+async def _spawn(command: tuple[str, ...], socket: Path, config: Path, log_file: Path) -> asyncio.subprocess.Process:
+    argv = (*(command or (sys.executable, "-m", "worker.enclave")), "--socket", str(socket), "--config", str(config))
+    output = await asyncio.to_thread(os.open, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return await asyncio.create_subprocess_exec(
+            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=_die_with_parent
+        )
+    finally:
+        os.close(output)
+
+
+async def _meet(
+    process: asyncio.subprocess.Process, socket: Path, log_file: Path, start_seconds: float
+) -> tuple[Link, Ready]:
+    try:
+        async with asyncio.timeout(start_seconds):
+            link = await _connect(process, socket, log_file)
+            ready = await link.receive()
+    except (LinkError, TimeoutError, OSError) as error:
+        await kill(process)
+        cause = error if str(error) else f"it was not ready within {start_seconds:.0f} s"
+        raise EnclaveGone(f"the enclave did not start: {cause}. Its log is {log_file}") from error
+    except BaseException:
+        await kill(process)
+        raise
+    if not isinstance(ready, Ready):
+        await kill(process)
+        raise EnclaveGone("the enclave began with another message than Ready; use one release for both processes")
+    return link, ready
+
+
+async def _connect(process: asyncio.subprocess.Process, socket: Path, log_file: Path) -> Link:
+    while True:
+        if process.returncode is not None:
+            raise LinkClosed(f"it exited with {process.returncode}")
+        try:
+            return Link(*await asyncio.open_unix_connection(str(socket), limit=1 << 20), FROM_ENCLAVE)
+        except (FileNotFoundError, ConnectionRefusedError):
+            await asyncio.sleep(CONNECT_INTERVAL_SECONDS)
