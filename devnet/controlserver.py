@@ -10,7 +10,7 @@ from aiohttp import web
 from devnet.engine import DevnetError
 from devnet.faults import Kind, read_fault
 from devnet.messages import parse_account
-from devnet.methods import number, text
+from devnet.params import number, text
 
 if TYPE_CHECKING:
     from devnet.node import Devnet

@@ -18,9 +18,10 @@ from devnet.accounts import StoredAccount
 from devnet.augmented import AugTree, key_bits
 from devnet.blocks import BASECHAIN, MASTERCHAIN, Block, BlockBuilder, Round, empty_accounts
 from devnet.engine import DevnetError, PrevBlocks
-from devnet.ledger import Ledger, Pending, Rejected, Snapshot
+from devnet.ledger import Ledger, Rejected, Snapshot
 from devnet.mcblocks import SEEN_BLOCKS, SPARSE_STEP
 from devnet.network import DEVNET_GLOBAL_ID
+from devnet.saved import Saved
 
 KEPT_ROUNDS = 2_000
 """Blocks, states and proofs are served for this many rounds; ids of every 100th block and all transactions last."""
@@ -46,36 +47,6 @@ class Dropped:
 
     message_hash: bytes
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class SavedRound:
-    """A round without its states."""
-
-    seqno: int
-    now: int
-    start_lt: int
-    end_lt: int
-    master: Cell
-    shard: Cell
-    master_id: BlockId
-    shard_id: BlockId
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """All that must outlive the process."""
-
-    now: int
-    lt: int
-    offset_seconds: int
-    accounts: dict[bytes, StoredAccount]
-    transactions: list[tuple[Transaction, int]]
-    """With the seqno of their round, by logical time."""
-    rounds: list[SavedRound]
-    ids: dict[int, tuple[BlockId, BlockId]]
-    """Masterchain and workchain-0 block ids of every round that is remembered, kept or not."""
-    queue: list[Pending]
 
 
 class DevnetChain:

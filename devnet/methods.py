@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from pytoniq_core import Cell, begin_cell
 
 from chain.api import Status, Transaction
 from chain.reader import Reader
-from devnet.blocks import BASECHAIN, MASTERCHAIN, Block, block_transactions
+from devnet.blockmethods import (
+    block_header,
+    block_transaction_ids,
+    block_transactions_ext,
+    config_all,
+    config_param,
+    consensus_block,
+    head_id,
+    lookup_block,
+    master_info,
+    shards,
+)
 from devnet.core import DevnetChain
 from devnet.engine import DevnetError
 from devnet.messages import external_in, parse_account
-from devnet.network import config_parameters
+from devnet.params import Params, account_of, number, text
 from devnet.render import (
     Json,
     account_state,
     b64,
-    block_id,
     boc64,
     friendly,
     raw,
     read_bytes,
     read_cell,
     read_stack,
-    short_transaction,
     stack,
     transaction,
     transaction_id,
 )
 from wrappers.cells import cell_of
 
-Params = Mapping[str, Any]
 Method = Callable[[DevnetChain, Params], Json]
 MAX_TRANSACTIONS = 1000
 
@@ -44,53 +51,8 @@ WALLET_CODES = {
 }
 
 
-def text(params: Params, name: str) -> str:
-    value = params.get(name)
-    if value is None or value == "":
-        raise DevnetError(f"parameter {name!r} is missing")
-    return str(value)
-
-
-def number(params: Params, name: str, default: int | None = None) -> int:
-    value = params.get(name)
-    if value is None or value == "":
-        if default is None:
-            raise DevnetError(f"parameter {name!r} is missing")
-        return default
-    try:
-        return int(value)
-    except (TypeError, ValueError) as error:
-        raise DevnetError(f"parameter {name!r} must be an integer, not {str(value)[:40]!r}") from error
-
-
-def account_of(params: Params) -> bytes:
-    return parse_account(text(params, "address"))
-
-
-def _id(block: Block) -> Json:
-    return block_id(block.workchain, block.id)
-
-
-def _head(chain: DevnetChain) -> Json:
-    return _id(chain.head.master)
-
-
-def master_info(chain: DevnetChain, _: Params) -> Json:
-    state = chain.head.master.state
-    return {
-        "@type": "blocks.masterchainInfo",
-        "last": _head(chain),
-        "state_root_hash": "" if state is None else b64(state.hash),
-        "init": block_id(MASTERCHAIN, chain.genesis_id),
-    }
-
-
-def consensus_block(chain: DevnetChain, _: Params) -> Json:
-    return {"consensus_block": chain.head.master.seqno, "timestamp": chain.head.master.now}
-
-
 def address_information(chain: DevnetChain, params: Params) -> Json:
-    return account_state(chain.ledger.account(account_of(params)), _head(chain), chain.head.master.now)
+    return account_state(chain.ledger.account(account_of(params)), head_id(chain), chain.head.master.now)
 
 
 def extended_address_information(chain: DevnetChain, params: Params) -> Json:
@@ -105,7 +67,7 @@ def extended_address_information(chain: DevnetChain, params: Params) -> Json:
         "balance": str(state.balance_nano),
         "extra_currencies": [],
         "last_transaction_id": transaction_id(state.last_lt, state.last_hash),
-        "block_id": _head(chain),
+        "block_id": head_id(chain),
         "sync_utime": chain.head.master.now,
         "account_state": inner,
         "revision": 0,
@@ -163,7 +125,7 @@ def run_get_method(chain: DevnetChain, params: Params) -> Json:
         "gas_used": result.gas_used,
         "stack": stack(result.stack),
         "exit_code": result.exit_code,
-        "block_id": _head(chain),
+        "block_id": head_id(chain),
         "last_transaction_id": transaction_id(state.last_lt, state.last_hash),
     }
 
@@ -211,94 +173,6 @@ def _fee_parts(tx: Transaction) -> dict[str, int]:
     forward = sum(message.forward_fee_nano for message in tx.out_msgs)
     imported = tx.total_fees_nano - storage - gas
     return {"in_fwd_fee": imported, "storage_fee": storage, "gas_fee": gas, "fwd_fee": forward}
-
-
-def shards(chain: DevnetChain, params: Params) -> Json:
-    return {"@type": "blocks.shards", "shards": [_id(chain.block(BASECHAIN, number(params, "seqno")))]}
-
-
-def lookup_block(chain: DevnetChain, params: Params) -> Json:
-    workchain = number(params, "workchain")
-    if params.get("seqno") not in (None, ""):
-        seqno = number(params, "seqno")
-        sparse = chain.sparse_id(seqno) if workchain == MASTERCHAIN else None
-        return block_id(workchain, sparse) if sparse is not None else _id(chain.block(workchain, seqno))
-    if params.get("lt") not in (None, ""):
-        lt = number(params, "lt")
-        return _id(chain.first_block(workchain, lambda block: block.end_lt >= lt))
-    moment = number(params, "unixtime")
-    return _id(chain.first_block(workchain, lambda block: block.now >= moment))
-
-
-def block_header(chain: DevnetChain, params: Params) -> Json:
-    block = chain.block(number(params, "workchain"), number(params, "seqno"))
-    previous = [] if block.seqno == 0 else [_id(chain.block(block.workchain, block.seqno - 1))]
-    return {
-        "@type": "blocks.header",
-        "id": _id(block),
-        "global_id": chain.ledger.global_id,
-        "version": 0,
-        "flags": 0,
-        "after_merge": False,
-        "after_split": False,
-        "before_split": False,
-        "want_merge": False,
-        "want_split": False,
-        "validator_list_hash_short": 0,
-        "catchain_seqno": 0,
-        "min_ref_mc_seqno": 0,
-        "is_key_block": False,
-        "prev_key_block_seqno": 0,
-        "start_lt": str(block.start_lt),
-        "end_lt": str(block.end_lt),
-        "gen_utime": block.now,
-        "vert_seqno": 0,
-        "prev_blocks": previous,
-    }
-
-
-def _listed(chain: DevnetChain, params: Params) -> tuple[Block, list[Transaction], int, bool]:
-    block = chain.block(number(params, "workchain"), number(params, "seqno"))
-    count = number(params, "count", 40)
-    after = None
-    if params.get("after_lt") and params.get("after_hash"):
-        after = (read_bytes(text(params, "after_hash")), number(params, "after_lt"))
-    found = block_transactions(block, after=after)
-    return block, found[:count], count, len(found) > count
-
-
-def _block_transactions(chain: DevnetChain, params: Params) -> Json:
-    block, found, count, incomplete = _listed(chain, params)
-    return {
-        "@type": "blocks.transactions",
-        "id": _id(block),
-        "req_count": count,
-        "incomplete": incomplete,
-        "transactions": [short_transaction(block.workchain, tx) for tx in found],
-    }
-
-
-def _block_transactions_ext(chain: DevnetChain, params: Params) -> Json:
-    block, found, count, incomplete = _listed(chain, params)
-    return {
-        "@type": "blocks.transactionsExt",
-        "id": _id(block),
-        "req_count": count,
-        "incomplete": incomplete,
-        "transactions": [transaction(tx) for tx in found],
-    }
-
-
-def config_all(chain: DevnetChain, _: Params) -> Json:
-    return {"@type": "configInfo", "config": {"@type": "tvm.cell", "bytes": boc64(chain.ledger.config)}}
-
-
-def config_param(chain: DevnetChain, params: Params) -> Json:
-    wanted = number(params, "config_id" if "config_id" in params else "param")
-    parameters = config_parameters(chain.ledger.config)
-    if wanted not in parameters:
-        raise DevnetError(f"the configuration has no parameter {wanted}")
-    return {"@type": "configInfo", "config": {"@type": "tvm.cell", "bytes": boc64(parameters[wanted])}}
 
 
 def locate_result(chain: DevnetChain, params: Params) -> Json:
@@ -358,8 +232,8 @@ METHODS: dict[str, Method] = {
     "getShards": shards,
     "lookupBlock": lookup_block,
     "getBlockHeader": block_header,
-    "getBlockTransactions": _block_transactions,
-    "getBlockTransactionsExt": _block_transactions_ext,
+    "getBlockTransactions": block_transaction_ids,
+    "getBlockTransactionsExt": block_transactions_ext,
     "getConfigAll": config_all,
     "getConfigParam": config_param,
     "tryLocateTx": locate_result,

@@ -10,10 +10,11 @@ from chain.api import BlockId
 from chain.decode import decode_message, decode_transaction
 from devnet.accounts import StoredAccount
 from devnet.blocks import Round
-from devnet.core import DevnetChain, Saved, SavedRound
+from devnet.core import DevnetChain
 from devnet.engine import DevnetError
 from devnet.ledger import Pending
 from devnet.mcblocks import SPARSE_STEP
+from devnet.saved import Saved, SavedRound
 from wrappers.cells import from_boc, to_boc
 
 FORMAT = 1
