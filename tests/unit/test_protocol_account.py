@@ -137,9 +137,10 @@ class Books(RuleBasedStateMachine):
     def arrives(self, data: st.DataObject, keep: bool) -> None:
         index = data.draw(st.integers(0, len(self.asks) - 1))
         one = self.asks[index] if keep else self.asks.pop(index)
+        repeated = one.request_id in self.opened
         if refusal := self.deliver(one):
             assert refusal.error.code in (Code.BEHIND, Code.RATE_LIMITED, Code.ALREADY_OPENED)
-            assert refusal.error.code is not Code.BEHIND or refusal.missed
+            assert refusal.error.code is not Code.BEHIND or refusal.missed or repeated
             self.refusals.append((one.request_id, refusal))
 
     @precondition(lambda self: self.enclave.admitted)
@@ -421,6 +422,27 @@ def test_a_cap_too_low_without_receipts_to_blame_says_so() -> None:
     _, one = ask(CLIENT, IDS[0], 100)
     _, refusal = admit(ENCLAVE, replace(one, maximum_nano=101))
     assert refusal is not None and refusal.error.code is Code.CAP_TOO_LOW and "needed 101" in refusal.error.cause
+
+
+def test_g5_maxima_in_flight_use_up_the_cap() -> None:
+    """A client that forgets what it promised gets no second request for the same cap."""
+    _, one = ask(CLIENT, IDS[0], 100)
+    enclave, _ = admit(ENCLAVE, one)
+    _, forgetful = ask(CLIENT, IDS[1], 100)
+    assert forgetful.voucher.cap_nano == 100
+    _, refusal = admit(enclave, forgetful)
+    assert refusal is not None and refusal.error.code is Code.CAP_TOO_LOW
+
+
+def test_an_old_ack_with_an_impossible_amount_is_refused() -> None:
+    client, enclave, receipts = served(2)
+    client, one = ask(client.receive_missed(tuple(receipts)), IDS[2], 100)
+    enclave, refusal = admit(enclave, one)
+    assert refusal is None and enclave.acked_seq == 2
+    _, late = ask(client, IDS[3], 100)
+    late = replace(late, acked_seq=1, voucher=replace(late.voucher, acked_nano=61))
+    _, refusal = admit(enclave, late)
+    assert refusal is not None and refusal.error.code is Code.VOUCHER_INVALID
 
 
 def test_a_repeated_request_in_flight_is_not_admitted_twice() -> None:
