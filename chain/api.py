@@ -109,6 +109,9 @@ class Chain(Protocol):
 
     async def head(self) -> Head: ...
 
+    async def block(self, seqno: int) -> Head:
+        """The masterchain block with that number. Raises Refused where the endpoint has none, or has it no more."""
+
     async def account(self, account: bytes) -> AccountState: ...
 
     async def transactions(self, account: bytes, *, lt: int, hash: bytes, limit: int) -> tuple[Transaction, ...]:

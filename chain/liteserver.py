@@ -79,6 +79,22 @@ class LiteServer:
 
         return await self._ask("head", ask)
 
+    async def block(self, seqno: int) -> Head:
+        """The header's own hash is checked; that the block is part of the chain is the liteserver's word."""
+
+        async def ask(client: Any) -> Head:
+            answer = await client.liteserver_request(
+                "lookupBlock", {"mode": 1, "id": {"workchain": -1, "shard": -(1 << 63), "seqno": seqno}}
+            )
+            root_hash, file_hash = (bytes.fromhex(answer["id"][name]) for name in ("root_hash", "file_hash"))
+            global_id, found, now = _header(answer["header_proof"], root_hash)
+            if found != seqno:
+                raise DecodeError(f"masterchain block {found} came when {seqno} was asked for")
+            self._check_network(global_id)
+            return Head(BlockId(seqno, root_hash, file_hash), now)
+
+        return await self._ask("block", ask)
+
     async def account(self, account: bytes) -> AccountState:
         async def ask(client: Any) -> AccountState:
             block = await client.get_trusted_last_mc_block()

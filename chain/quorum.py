@@ -60,6 +60,20 @@ class Quorum:
                 )
         return newest[-NEEDED][1]
 
+    async def block(self, seqno: int) -> Head:
+        answers, failures = await self._ask_all(lambda chain: chain.block(seqno))
+        if len(answers) < NEEDED:
+            refusals = [error for error in failures.values() if isinstance(error, Refused)]
+            if len(refusals) > len(self._chains) - NEEDED:
+                raise Refused(f"no masterchain block {seqno}: {refusals[0]}")
+            raise _too_few(answers, failures, f"masterchain block {seqno}")
+        if len(set(answers.values())) != 1:
+            raise Disagreement(
+                f"{' and '.join(answers)} name different masterchain blocks {seqno}; one of them lies or serves "
+                "another network: compare both with an explorer and remove the wrong one"
+            )
+        return next(iter(answers.values()))
+
     async def account(self, account: bytes) -> AccountState:
         deadline = time.monotonic() + self._settle_seconds
         said: dict[str, set[AccountState]] = {chain.name: set() for chain in self._chains}
@@ -131,6 +145,9 @@ class Unproved:
 
     async def head(self) -> Head:
         return await self._chain.head()
+
+    async def block(self, seqno: int) -> Head:
+        return await self._chain.block(seqno)
 
     async def account(self, account: bytes) -> AccountState:
         return await self._chain.account(account)

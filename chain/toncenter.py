@@ -75,15 +75,22 @@ class Toncenter:
     async def head(self) -> Head:
         info = self._mapping(await self._get("getMasterchainInfo", {}), "masterchain info")
         block = self._block(info.get("last"))
+        found = await self.block(block.seqno)
+        if found.block != block:
+            raise self._lie(f"two block ids for masterchain block {block.seqno}")
+        return found
+
+    async def block(self, seqno: int) -> Head:
         header = self._mapping(
             await self._get(
                 "getBlockHeader",
-                {"workchain": "-1", "shard": _MASTERCHAIN_SHARD, "seqno": str(block.seqno)},
+                {"workchain": "-1", "shard": _MASTERCHAIN_SHARD, "seqno": str(seqno)},
             ),
             "block header",
         )
-        if self._block(header.get("id")) != block:
-            raise self._lie(f"two block ids for masterchain block {block.seqno}")
+        block = self._block(header.get("id"))
+        if block.seqno != seqno:
+            raise self._lie(f"block {block.seqno} when asked for {seqno}")
         self._check_network(self._integer(header, "global_id"))
         return Head(block, self._integer(header, "gen_utime"))
 
