@@ -297,6 +297,16 @@ def test_a_voided_answer_stays_void() -> None:
             later()
 
 
+def test_a_frame_that_voids_the_answer_cannot_be_skipped() -> None:
+    frames = [next(FrameParser().feed(frame)) for frame in FRAMES]
+    r = reader()
+    for frame in frames[:2]:
+        r.frame(frame)
+    for frame in (frames[1], frames[2]):
+        with pytest.raises(Duplicate):
+            r.frame(frame)
+
+
 def test_bytes_after_the_end_are_refused() -> None:
     with pytest.raises(AfterEnd):
         accept(b"".join(FRAMES) + b"\x02\x00")
