@@ -1,0 +1,60 @@
+"""`cocoon`: the one command. Each party's own commands live with that party and are mounted here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app import demo as demo_
+from app import doctor as doctor_
+from app import up as up_
+from client.cli import app as client_app
+from relayer.cli import app as relayer_app
+from scripts.deploy.cli import app as deploy_app
+from worker.agent.cli import app as node_app
+from worker.cli import app as worker_app
+
+app = typer.Typer(
+    name="cocoon",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Confidential AI computing on TON: sealed prompts, attested machines, receipts that the chain pays.",
+)
+app.add_typer(client_app, name="client")
+app.add_typer(node_app, name="node")
+app.add_typer(worker_app, name="worker")
+app.add_typer(relayer_app, name="relayer")
+app.add_typer(deploy_app, name="deploy")
+
+HomeOption = Annotated[Path, typer.Option(help="folder of the embedded network", envvar="COCOON_HOME")]
+
+
+@app.command()
+def demo(
+    prompt: Annotated[str, typer.Option(help="what to ask the model")] = demo_.PROMPT,
+    keep: Annotated[Path | None, typer.Option(help="run in this folder and keep it")] = None,
+) -> None:
+    """Run the whole network once: a sealed, paid chat completion, end to end."""
+    raise typer.Exit(demo_.main(prompt, keep))
+
+
+@app.command()
+def up(home: HomeOption = Path(".cocoon")) -> None:
+    """Keep the embedded network running; its state survives a restart."""
+    raise typer.Exit(up_.main(home))
+
+
+@app.command()
+def doctor(home: HomeOption = Path(".cocoon")) -> None:
+    """Say what this machine and the network in --home have, what they lack, and how to mend it."""
+    raise typer.Exit(doctor_.main(home))
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()
