@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from relayer.core.policy import SettlePolicy
 from relayer.errors import ConfigError
-from relayer.link import LinkError, origin_of
+from relayer.link import MAX_MESSAGE_BYTES, STREAM_HEADER_BYTES, LinkError, origin_of
 
 PREFIX = "COCOON_RELAYER_"
 
@@ -23,8 +23,8 @@ PREFIX = "COCOON_RELAYER_"
 class Limits:
     """What one client, one worker and one request may take of this relayer."""
 
-    max_request_bytes: int = 1 << 20
-    """Body of POST /v1/requests."""
+    max_request_bytes: int = (2 << 20) + 4096
+    """Body of POST /v1/requests: a padding bucket of 2 MiB and its header. At most 4 MiB, less the link's header."""
     in_flight_per_escrow: int = 32
     requests_per_second_per_escrow: float = 50.0
     """Sustained; bursts of twice as many are let through."""
@@ -100,6 +100,9 @@ def parse_config(
         values[name] = _build(kind, {**table, **_from_environment(kind, environment, f"{name.upper()}_")}, where, base)
     values |= _from_environment(RelayerConfig, environment, "")
     config = _build(RelayerConfig, values, where, base)
+    most = MAX_MESSAGE_BYTES - STREAM_HEADER_BYTES
+    if config.limits.max_request_bytes > most:
+        raise ConfigError(f"{where}: limits.max_request_bytes is over {most}, what one message of the link can carry")
     for url in config.worker_urls:
         try:
             origin_of(url)
