@@ -123,7 +123,7 @@ class Claims:
                 continue
             escrow = await self.view.escrow(account.escrow, fresh=fresh)
             shown, closed = landed(account, escrow, self.view.account)
-            closed = self._surely(account, closed or self._over(state, account.key, now))
+            closed = self._surely(account, closed or self._over(state, account, now))
             if (shown.seq, shown.paid_nano, closed) != (account.landed_seq, account.landed_nano, False):
                 await self._note(account, shown, closed)
             if not closed:
@@ -138,13 +138,14 @@ class Claims:
             return False
         return time.monotonic() - self._gone_since.setdefault(name, time.monotonic()) >= GONE_SECONDS
 
-    def _over(self, state: NodeState, key: bytes, now: int) -> bool:
-        enclave = self.enclave()
+    def _over(self, state: NodeState, account: Account, now: int) -> bool:
+        enclave, key = self.enclave(), account.key
         if enclave is not None and enclave.key == key:
             return False
-        # A key that was never admitted is on no list either; it can still be admitted by evidence that is on its way.
-        known = key == state.signing_key or key in state.retired
-        return known and not state.key_claimable(key, now)
+        if key == state.signing_key or key in state.retired:
+            return not state.key_claimable(key, now)
+        # On no list: its evidence may still be on its way, or its window ended and the node forgot it.
+        return account.unlanded_since is not None and now - account.unlanded_since > state.claim_window
 
     async def _note(self, account: Account, shown: KeyRow, closed: bool) -> None:
         def write(store: Store) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -20,7 +19,7 @@ from protocol.sealing import SealedRequest
 from worker.agent.enclave_process import Enclave
 from worker.agent.gate import Facts, refusal
 from worker.agent.journal import Journal
-from worker.agent.store import Account, KnownRequest, ReceiptRow, Store
+from worker.agent.store import KnownRequest, ReceiptRow, Store
 from worker.agent.streams import Sink
 from worker.agent.view import ChainView, NodeMissing
 from worker.link import Answer, Cancel, Issued, Post, Stored
@@ -177,7 +176,7 @@ class Desk:
 
         def read(store: Store) -> tuple[bool, int]:
             released = row is not None and store.release(allotment, row.seqno) is not None
-            return released, owed_elsewhere(store.accounts(), allotment, key)
+            return released, store.owed_elsewhere(allotment, key)
 
         released, elsewhere = await self._journal.read(read)
         enclave = self._enclave
@@ -275,11 +274,6 @@ def _repeated(known: KnownRequest) -> _Turned:
     return _refused(WireError.of(Code.ALREADY_OPENED, f"{detail}; its answer is not kept here"))
 
 
-def owed_elsewhere(accounts: tuple[Account, ...], allotment: bytes, key: bytes) -> int:
-    """nanoTON that keys other than `key` are owed under the allotment."""
-    return sum(one.owed_nano for one in accounts if one.allotment == allotment and one.key != key)
-
-
 def receipt_row(message: Issued, key: bytes) -> ReceiptRow:
     """What is stored of a receipt. Raises Malformed where the enclave's frame is none."""
     signed = SignedReceipt.from_bytes(message.frame[HEADER_BYTES:])
@@ -305,7 +299,3 @@ def receipt_row(message: Issued, key: bytes) -> ReceiptRow:
 
 def _error(error: WireError) -> bytes:
     return error_frame(error).to_bytes()
-
-
-def wall_clock() -> float:
-    return time.time()

@@ -47,6 +47,10 @@ SELECT accounts.*, (SELECT min(created_at) FROM receipts WHERE receipts.key = ac
 FROM accounts WHERE :all OR closed = 0
 ORDER BY min(cumulative_nano, cap_nano) - landed_nano DESC;
 
+-- owed_elsewhere: what other keys than this one are owed under an allotment
+SELECT coalesce(sum(max(0, min(cumulative_nano, cap_nano) - landed_nano)), 0) AS owed_nano
+FROM accounts WHERE allotment = :allotment AND key <> :key AND closed = 0;
+
 -- receipts_after: receipt frames of an account, oldest first
 SELECT seq, frame FROM receipts WHERE key = :key AND allotment = :allotment AND seq > :seq ORDER BY seq LIMIT :limit;
 

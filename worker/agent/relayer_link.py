@@ -8,7 +8,6 @@ and the client that posts again is answered from them.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -25,6 +24,8 @@ from worker.agent.relayer_wire import (
     VERSION,
     BadMessage,
     Kind,
+    OutgoingClaim,
+    ReceiptFrame,
     ReleaseAsk,
     WireError,
     hex_field,
@@ -55,26 +56,6 @@ class Refusal(Exception):
     def __init__(self, code: str, cause: str, cure: str) -> None:
         super().__init__(f"{cause}. {cure}")
         self.error = WireError(code, cause, cure)
-
-
-@dataclass(frozen=True, slots=True)
-class OutgoingClaim:
-    """A batch claim, ready to broadcast, and what it covers: (escrow, cumulative_nano, seq)."""
-
-    message: bytes
-    seqno: int
-    valid_until: int
-    entries: tuple[tuple[bytes, int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiptFrame:
-    """A stored receipt as relayers read it; `payload` is the RECEIPT frame without its header."""
-
-    escrow: bytes
-    allotment_epoch: int
-    key: bytes
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +150,7 @@ class RelayerLink:
     def push_claim(self, claim: OutgoingClaim) -> None:
         """Hand over a claim that nobody asked for, so that the relayer also brings it to the chain."""
         if self.connected:
-            self.post(_claim_message(None, claim))
+            self.post(pack(Kind.CLAIM, {"ask": None, **claim.to_dict()}))
 
     def post(self, message: bytes) -> None:
         """Queue a message. A relayer that does not read is dropped: its clients repeat, answers are stored."""
@@ -365,7 +346,7 @@ class RelayerLink:
             self.post(pack(kind, {"ask": ask, "error": late.to_dict()}))
 
     async def _claim(self, body: dict[str, Any]) -> dict[str, Any]:
-        return _claim_fields(await self._agent.claim())
+        return (await self._agent.claim()).to_dict()
 
     async def _release(self, body: dict[str, Any]) -> dict[str, Any]:
         ask = ReleaseAsk.parse(body.get("release_request"))
@@ -381,35 +362,10 @@ class RelayerLink:
         allotment, key = hex_field(body, "allotment"), hex_field(body, "key")
         after, limit = int_field(body, "after_seq"), int_field(body, "limit")
         rows = await self._agent.receipts(allotment, key, after, min(limit, MAX_RECEIPTS))
-        return {"receipts": [_receipt_fields(row) for row in rows], "error": None}
+        return {"receipts": [row.to_dict() for row in rows], "error": None}
 
     async def _push_newest(self) -> None:
         rows = await self._agent.newest_receipts()
         for start in range(0, len(rows), MAX_RECEIPTS):
-            part = [_receipt_fields(row) for row in rows[start : start + MAX_RECEIPTS]]
+            part = [row.to_dict() for row in rows[start : start + MAX_RECEIPTS]]
             self.post(pack(Kind.RECEIPTS, {"ask": None, "receipts": part, "error": None}))
-
-
-def _receipt_fields(row: ReceiptFrame) -> dict[str, Any]:
-    return {
-        "escrow": row.escrow.hex(),
-        "allotment_epoch": row.allotment_epoch,
-        "key": row.key.hex(),
-        "frame": base64.b64encode(row.payload).decode(),
-    }
-
-
-def _claim_fields(claim: OutgoingClaim) -> dict[str, Any]:
-    return {
-        "message": base64.b64encode(claim.message).decode(),
-        "seqno": claim.seqno,
-        "valid_until": claim.valid_until,
-        "entries": [
-            {"escrow": escrow.hex(), "cumulative_nano": cumulative, "seq": seq}
-            for escrow, cumulative, seq in claim.entries
-        ],
-    }
-
-
-def _claim_message(ask: int | None, claim: OutgoingClaim) -> bytes:
-    return pack(Kind.CLAIM, {"ask": ask, **_claim_fields(claim)})

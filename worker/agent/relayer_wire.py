@@ -6,6 +6,7 @@ hold them together.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,6 +122,45 @@ def sign_challenge(
     key: Ed25519PrivateKey, network: bytes, node: bytes, nonce: bytes, issued_at: int, origin: str
 ) -> bytes:
     return key.sign(challenge_bytes(network, node, nonce, issued_at, origin))
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingClaim:
+    """A batch claim, ready to broadcast, and what it covers: (escrow, cumulative_nano, seq)."""
+
+    message: bytes
+    seqno: int
+    valid_until: int
+    entries: tuple[tuple[bytes, int, int], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "message": base64.b64encode(self.message).decode(),
+            "seqno": self.seqno,
+            "valid_until": self.valid_until,
+            "entries": [
+                {"escrow": escrow.hex(), "cumulative_nano": cumulative, "seq": seq}
+                for escrow, cumulative, seq in self.entries
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptFrame:
+    """A stored receipt as relayers read it; `payload` is the RECEIPT frame without its header."""
+
+    escrow: bytes
+    allotment_epoch: int
+    key: bytes
+    payload: bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "escrow": self.escrow.hex(),
+            "allotment_epoch": self.allotment_epoch,
+            "key": self.key.hex(),
+            "frame": base64.b64encode(self.payload).decode(),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ CREATE TABLE accounts (
     PRIMARY KEY (key, allotment)
 ) STRICT;
 
+CREATE INDEX accounts_by_allotment ON accounts (allotment);
+
 CREATE TABLE receipts (
     key BLOB NOT NULL,
     allotment BLOB NOT NULL,

@@ -213,6 +213,10 @@ class Store:
         """Accounts, the one that is owed most first; without `all` only those that may still be claimed."""
         return tuple(_account(row) for row in self._run("accounts", all=int(all)))
 
+    def owed_elsewhere(self, allotment: bytes, key: bytes) -> int:
+        """nanoTON that keys other than `key` are owed under the allotment."""
+        return int(self._run("owed_elsewhere", allotment=allotment, key=key).fetchone()["owed_nano"])
+
     def receipts_after(self, key: bytes, allotment: bytes, seq: int, limit: int) -> tuple[bytes, ...]:
         """RECEIPT frames of an account, oldest first."""
         rows = self._run("receipts_after", key=key, allotment=allotment, seq=seq, limit=limit)

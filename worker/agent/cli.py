@@ -1,0 +1,119 @@
+"""`cocoon node`: the operator's commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chain.api import ChainError, Transaction
+from chain.mnemonic import MnemonicError
+from worker.agent.config import load, parse_account
+from worker.agent.operations import OperationRefused, Operator
+from worker.agent.releases import KeyFileError
+from worker.agent.run import ground
+from worker.agent.store import StoreError
+from worker.agent.view import NodeMissing
+from wrappers.cells import CellError, address_of
+
+app = typer.Typer(
+    help="Operate a node: open it with its stake, see what it earned, settle, leave.", no_args_is_help=True
+)
+
+Config = Annotated[Path, typer.Option("--config", help="The agent's configuration (TOML).", exists=True)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NANO = 1_000_000_000
+
+
+def run(config: Path, work: Callable[[Operator], Awaitable[Any]]) -> Any:
+    """Run one command against the chain; whatever goes wrong is told in one line."""
+
+    async def main() -> Any:
+        settings = load(config)
+        base = ground(settings)
+        try:
+            return await work(Operator(settings, base))
+        finally:
+            await base.chain.close()
+
+    try:
+        return asyncio.run(main())
+    except (
+        ChainError,
+        CellError,
+        KeyFileError,
+        MnemonicError,
+        NodeMissing,
+        OperationRefused,
+        OSError,
+        StoreError,
+        TimeoutError,
+        ValueError,
+    ) as error:
+        typer.echo(f"error: {error or type(error).__name__}", err=True)
+        raise typer.Exit(1) from error
+
+
+def ton(nano: int) -> str:
+    return f"{nano // NANO}.{nano % NANO:09d} TON"
+
+
+@app.command()
+def status(config: Config, as_json: AsJson = False) -> None:
+    """What the node is, what it holds, and what it is still owed."""
+    facts = run(config, lambda operator: operator.status())
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        shown = ton(value) if name.endswith("_nano") and isinstance(value, int) else value
+        shown = json.dumps(shown) if isinstance(shown, dict) else shown
+        typer.echo(f"{name.removesuffix('_nano'):<24} {shown}")
+
+
+@app.command()
+def settle(config: Config) -> None:
+    """Claim everything that is owed, without any relayer."""
+    result = run(config, lambda operator: operator.settle())
+    typer.echo(json.dumps(result))
+    if "error" in result:
+        raise typer.Exit(1)
+
+
+@app.command("open")
+def open_(
+    config: Config,
+    stake: Annotated[float, typer.Option(help="Stake in TON.", min=0.0)],
+    payout: Annotated[str | None, typer.Option(help="Address that earnings go to; default: the wallet.")] = None,
+) -> None:
+    """Open the node through the registry; the wallet becomes its owner and controller."""
+    to = parse_account(payout) if payout is not None else None
+    view = run(config, lambda operator: operator.open(round(stake * NANO), to))
+    typer.echo(json.dumps({"node": view.state.node_id.hex(), "stake_nano": view.state.stake_nano}))
+
+
+@app.command()
+def collect(config: Config) -> None:
+    """Send what the node earned to the payout address now."""
+    _sent(run(config, lambda operator: operator.collect()))
+
+
+@app.command()
+def unbond(config: Config) -> None:
+    """End the service: the key retires at once, the stake leaves after the windows."""
+    _sent(run(config, lambda operator: operator.unbond()))
+
+
+@app.command()
+def withdraw(config: Config) -> None:
+    """Take the stake when the windows are over."""
+    _sent(run(config, lambda operator: operator.withdraw()))
+
+
+def _sent(transaction: Transaction) -> None:
+    wallet = address_of(transaction.account).to_str()
+    typer.echo(json.dumps({"sent": transaction.hash.hex(), "wallet": wallet}))

@@ -1,0 +1,323 @@
+"""The agent: keeps an enclave running and admitted, carries sealed requests to it, keeps its receipts, claims them.
+
+It is not measured and need not be: it sees ciphertext, amounts and signatures, and can harm nobody but its operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from chain.api import Chain, ChainError
+from chain.wait import WaitTimeout
+from chain.wallet import Wallet
+from protocol.frames import HEADER_BYTES
+from protocol.offer import AnnouncedKey, ModelOffer, NodeOffer
+from worker.agent import enclave_process
+from worker.agent.attest import Admission, NotAdmitted, renew_after
+from worker.agent.claims import Claims, NoEnclave, NothingToClaim, Policy, SignedClaim
+from worker.agent.config import AgentConfig
+from worker.agent.desk import Desk
+from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
+from worker.agent.journal import Journal
+from worker.agent.relayer_link import NodeIdentity, Refusal, RelayerLink
+from worker.agent.relayer_wire import OutgoingClaim, ReceiptFrame, ReleaseAsk
+from worker.agent.releases import KeyFileError, Releases, public_bytes
+from worker.agent.store import Account
+from worker.agent.streams import Answering, Sink
+from worker.agent.view import ChainView, NodeMissing
+from worker.link import Introduce
+from wrappers.cells import from_boc
+from wrappers.signed import Terms
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+FORGET_SECONDS = 3600.0
+TROUBLE = (ChainError, NodeMissing, NotAdmitted, EnclaveRefused, WaitTimeout, TimeoutError)
+
+
+class Service:
+    """One node's agent. `chain` is a quorum; `wallet` may be None."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        chain: Chain,
+        network: bytes,
+        node: bytes,
+        release_key: Ed25519PrivateKey,
+        wallet: Wallet | None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.view = ChainView(chain, config.registry, node, network, config.poll_seconds)
+        self.journal = Journal.open(config.store)
+        self.desk = Desk(
+            self.journal,
+            self.view,
+            max_in_flight=config.max_in_flight,
+            min_close_timer=config.min_close_timer_seconds,
+            clock=clock,
+        )
+        policy = Policy(config.claim_amount_nano, config.claim_age_seconds, config.receipt_claim_nano)
+        self.claims = Claims(self.journal, self.view, policy, wallet, lambda: self.enclave, self._announce)
+        self.releases = Releases(self.journal, self.view, self.desk, release_key, self._claim_soon)
+        self.admission = Admission(self.view, config.admission_url, config.collateral_file)
+        self.enclave: Enclave | None = None
+        self.ready = asyncio.Event()
+        """Set while the chain shows the running enclave's key."""
+        self._evidence: bytes | None = None
+        self._release_key = release_key
+        self._node_epoch = 0
+        self._work = asyncio.Event()
+        self._jobs: set[asyncio.Task[None]] = set()
+        identity = NodeIdentity(network, node, config.max_in_flight)
+        self.links = tuple(RelayerLink(url, identity, release_key, self) for url in config.relayers)
+
+    async def run(self) -> None:
+        """Until cancelled. Raises KeyFileError, or StoreError before anything started."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._enclaves())
+                tasks.create_task(self._claiming())
+                tasks.create_task(self._forgetting())
+                for link in self.links:
+                    tasks.create_task(link.run())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group
+        finally:
+            for job in self._jobs:
+                job.cancel()
+            await asyncio.gather(*self._jobs, return_exceptions=True)
+            if self.enclave is not None:
+                self.desk.enclave_gone()
+                await self.enclave.stop()
+            await self.desk.close()
+            await self.journal.close()
+
+    # ---- the enclave's life
+
+    async def _enclaves(self) -> None:
+        attempt = 0
+        while True:
+            started = time.monotonic()
+            try:
+                await self._one_enclave()
+            except EnclaveGone as error:
+                log.error("%s", error)
+            except (ChainError, NodeMissing) as error:
+                log.error("%s", error)
+            attempt = 0 if time.monotonic() - started > RETRY_SECONDS[-1] else attempt + 1
+            await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+
+    async def _one_enclave(self) -> None:
+        """One enclave from start to death; always ends with an error."""
+        state = (await self.view.node(fresh=True)).state
+        if state.release_key != public_bytes(self._release_key):
+            raise KeyFileError(
+                f"{self.config.release_key} is not the release key that node {self.view.account.hex()} was opened with;"
+                " restore that file"
+            )
+        enclave = await enclave_process.start(
+            self.config.enclave_command,
+            self.config.enclave_config,
+            self.config.data_dir / "enclave.log",
+            start_seconds=self.config.enclave_start_seconds,
+            on_answer=self.desk.on_answer,
+            on_issued=self.desk.on_issued,
+            on_sealing=self._offer_changed,
+        )
+        log.info("enclave %d runs with key %s", enclave.pid, enclave.key.hex())
+        self.enclave, self._node_epoch = enclave, state.epoch
+        enclave.introduce(Introduce(state.network_id, self.view.account, state.epoch, state.tokens))
+        admitting = asyncio.create_task(self._keep_admitted(enclave))
+        try:
+            self.desk.enclave_came(enclave)
+            await enclave.serve()
+        finally:
+            admitting.cancel()
+            await asyncio.gather(admitting, return_exceptions=True)
+            self.ready.clear()
+            self.enclave = self._evidence = None
+            self.desk.enclave_gone()
+            self._offer_changed()
+            await enclave.stop()
+
+    async def _keep_admitted(self, enclave: Enclave) -> None:
+        attempt = 0
+        while True:
+            try:
+                evidence, attested_until = await self.admission.admit(enclave)
+            except EnclaveGone:
+                return
+            except TROUBLE as error:
+                log.warning("the node's key is not admitted: %s", error)
+                pause = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
+                attempt += 1
+            else:
+                attempt = 0
+                self._evidence = evidence
+                self.ready.set()
+                log.info("the chain shows key %s, attested until %d", enclave.key.hex(), attested_until)
+                self._offer_changed()
+                # What an earlier key signed is retired now and can be claimed singly.
+                self._work.set()
+                pause = renew_after(int(time.time()), attested_until)
+            await asyncio.sleep(pause)
+
+    # ---- what relayers ask (worker.agent.relayer_link.Agent)
+
+    def offer(self) -> dict[str, Any] | None:
+        enclave = self.enclave
+        if enclave is None or self._evidence is None or not enclave.sealing:
+            return None
+        ready = enclave.ready
+        offer = NodeOffer(
+            network=self.view.network,
+            node=self.view.account,
+            node_epoch=self._node_epoch,
+            signing_key=ready.signing_key,
+            evidence=json.loads(self._evidence),
+            sealing_keys=tuple(AnnouncedKey(key.public_key, key.expires_at, key.signature) for key in enclave.sealing),
+            models=tuple(
+                ModelOffer(model.name, model.context_tokens, Terms.from_cell(from_boc(model.terms)))
+                for model in ready.models
+            ),
+        )
+        document: dict[str, Any] = json.loads(offer.to_json())
+        return document
+
+    async def answer(self, sealed: bytes, sink: Sink) -> Answering | None:
+        return await self.desk.answer(sealed, sink)
+
+    async def claim(self) -> OutgoingClaim:
+        try:
+            claim = await self.claims.batch()
+        except NothingToClaim as error:
+            raise Refusal("nothing_to_claim", "nothing is owed that a claim would bring now", "Ask later") from error
+        except (NoEnclave, EnclaveGone) as error:
+            raise Refusal("no_enclave", "no enclave runs that could sign", "Ask later") from error
+        except EnclaveRefused as error:
+            raise Refusal("not_signed", str(error), "Ask later") from error
+        except (ChainError, NodeMissing) as error:
+            raise Refusal("chain_unavailable", str(error), "Ask again in a few seconds") from error
+        return _outgoing(claim)
+
+    async def release(self, ask: ReleaseAsk) -> tuple[int, bytes]:
+        return await self.releases.sign(ask)
+
+    async def receipts(self, allotment: bytes, key: bytes, after_seq: int, limit: int) -> Sequence[ReceiptFrame]:
+        def read(store: Any) -> tuple[tuple[Account, ...], tuple[bytes, ...]]:
+            return store.accounts(all=True), store.receipts_after(key, allotment, after_seq, limit)
+
+        accounts, frames = await self.journal.read(read)
+        one = next((one for one in accounts if (one.key, one.allotment) == (key, allotment)), None)
+        if one is None:
+            return ()
+        return tuple(ReceiptFrame(one.escrow, one.allotment_epoch, key, frame[HEADER_BYTES:]) for frame in frames)
+
+    async def newest_receipts(self) -> Sequence[ReceiptFrame]:
+        def read(store: Any) -> tuple[ReceiptFrame, ...]:
+            found = []
+            for one in store.accounts():
+                if one.owed_nano:
+                    for frame in store.receipts_after(one.key, one.allotment, one.seq - 1, 1):
+                        payload = frame[HEADER_BYTES:]
+                        found.append(ReceiptFrame(one.escrow, one.allotment_epoch, one.key, payload))
+            return tuple(found)
+
+        return await self.journal.read(read)
+
+    # ---- what the operator asks
+
+    async def control(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """`ping`, `status` (what only the running agent knows) and `settle` (claim everything now)."""
+        match request.get("do"):
+            case "ping":
+                return {"running": True}
+            case "status":
+                return {
+                    "running": True,
+                    "key": self.enclave.key.hex() if self.enclave is not None else None,
+                    "serving": self.ready.is_set(),
+                    "in_flight": self.desk.in_flight,
+                    "relayers": [
+                        {
+                            "url": link.origin,
+                            "connected": link.connected,
+                            "problem": link.problem.to_dict() if link.problem is not None else None,
+                        }
+                        for link in self.links
+                    ],
+                }
+            case "settle":
+                return await self._settle()
+        return {"error": "unknown request; known are ping, status, settle"}
+
+    async def _settle(self) -> dict[str, Any]:
+        result: dict[str, Any] = {"batch": None, "receipts": 0}
+        try:
+            claim = await self.claims.batch()
+            result["batch"] = {"seqno": claim.seqno, "escrows": len(claim.entries)}
+        except (NothingToClaim, NoEnclave):
+            log.debug("no batch to claim")
+        except (*TROUBLE, EnclaveGone) as error:
+            return {**result, "error": str(error)}
+        try:
+            result["receipts"] = await self.claims.claim_receipts()
+        except TROUBLE as error:
+            result["error"] = str(error)
+        return result
+
+    # ---- what happens by itself
+
+    async def _claiming(self) -> None:
+        while True:
+            try:
+                await self.claims.step()
+            except (*TROUBLE, EnclaveGone) as error:
+                log.warning("claiming waits: %s", error)
+            self._work.clear()
+            try:
+                async with asyncio.timeout(self.config.poll_seconds):
+                    await self._work.wait()
+            except TimeoutError:
+                continue
+
+    async def _claim_soon(self) -> None:
+        self._spawn(self._settle_quietly())
+
+    async def _settle_quietly(self) -> None:
+        result = await self._settle()
+        if "error" in result:
+            log.warning("claiming for a release failed: %s", result["error"])
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        job = asyncio.ensure_future(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _forgetting(self) -> None:
+        while True:
+            await self.desk.forget_old_answers()
+            await asyncio.sleep(FORGET_SECONDS)
+
+    def _offer_changed(self) -> None:
+        for link in self.links:
+            link.offer_changed()
+
+    def _announce(self, claim: SignedClaim) -> None:
+        for link in self.links:
+            link.push_claim(_outgoing(claim))
+
+
+def _outgoing(claim: SignedClaim) -> OutgoingClaim:
+    return OutgoingClaim(claim.message, claim.seqno, claim.valid_until, claim.entries)
