@@ -304,7 +304,8 @@ def test_nobody_is_blamed_without_a_signature() -> None:
     client, _, receipts = served(2)
     forged = replace(receipts[0], signed=replace(receipts[0].signed, signature=bytes(64)))
     swapped = replace(receipts[0], request_id=receipts[1].request_id)
-    for issued in (forged, swapped, replace(receipts[0], inner=receipts[1].inner)):
+    unsigned = replace(receipts[0], inner=replace(receipts[0].inner, response=bytes(32)))
+    for issued in (forged, swapped, unsigned, replace(receipts[0], inner=receipts[1].inner)):
         with pytest.raises(NotAuthentic):
             client.receive(issued)
     receipt = receipts[0].signed.receipt

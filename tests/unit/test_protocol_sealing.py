@@ -189,6 +189,16 @@ def test_g5_a_relayer_cannot_use_a_voucher_for_its_own_prompt() -> None:
             )
 
 
+def test_g5_a_relayer_cannot_exchange_the_sealed_part() -> None:
+    """Under the very header that the client signed."""
+    own = replace(OPENING, response_secret=b"t" * 32, body=b'{"messages":[]}')
+    ciphertext = _SUITE.encrypt(own.to_bytes(), _public(PAIR.public_key), info=SEALED.info())
+    exchanged = replace(SEALED, ciphertext=ciphertext)
+    assert PAIR.open(exchanged) == own, "the seal alone cannot tell"
+    with pytest.raises(VoucherFault, match="request's signature"):
+        receive(exchanged.to_bytes())
+
+
 def test_g10_vouchers_of_other_networks_allotments_keys_are_refused() -> None:
     SEALED.check_voucher(NETWORK, VOUCHER_PUBLIC)
     with pytest.raises(VoucherFault, match="not for this allotment"):

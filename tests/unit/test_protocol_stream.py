@@ -17,6 +17,7 @@ from protocol.errors import (
     Altered,
     Code,
     Duplicate,
+    Malformed,
     OurFault,
     OutOfOrder,
     ProtocolError,
@@ -265,6 +266,14 @@ def test_a_frame_that_voids_the_answer_cannot_be_skipped() -> None:
     for frame in (frames[1], frames[2]):
         with pytest.raises(Duplicate):
             r.frame(frame)
+
+
+@pytest.mark.parametrize("content", [b"\x00\x01x\x01", b"\x00\x05x", b"\xff\xff"])
+def test_a_chunk_with_a_wrong_padding_is_refused(content: bytes) -> None:
+    """Padding that is not zero would be a channel of its own; a length beyond the chunk reads what is not there."""
+    sealed = AESGCM(response_key(SECRET, ENC, NONCE)).encrypt(bytes(12), content, b"\x02" + bytes(4) + b"\x00")
+    with pytest.raises(Malformed):
+        reader().feed(FRAMES[0] + Frame(FrameType.DATA, bytes(4) + sealed).to_bytes())
 
 
 def test_bytes_after_the_end_are_refused() -> None:
