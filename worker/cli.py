@@ -37,7 +37,3 @@ def run(
     except (AlreadyRunning, ChainError, KeyFileError, MnemonicError, OSError, StoreError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-
-
-if __name__ == "__main__":
-    app()

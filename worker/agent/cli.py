@@ -92,8 +92,12 @@ def open_(
 ) -> None:
     """Open the node through the registry; the wallet becomes its owner and controller."""
     to = parse_account(payout) if payout is not None else None
-    view = run(config, lambda operator: operator.open(round(stake * NANO), to))
-    typer.echo(json.dumps({"node": view.state.node_id.hex(), "stake_nano": view.state.stake_nano}))
+
+    async def work(operator: Operator) -> dict[str, Any]:
+        view = await operator.open(round(stake * NANO), to)
+        return {"node": operator.ground.node.hex(), "stake_nano": view.state.stake_nano}
+
+    typer.echo(json.dumps(run(config, work)))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What the operator does with his own wallet: open the node, settle, collect, unbond, withdraw; and what status shows."""
+"""What the operator does with his own wallet: open the node, settle, collect, unbond, withdraw; and its status."""
 
 from __future__ import annotations
 
