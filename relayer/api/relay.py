@@ -42,11 +42,14 @@ class Relay:
         except BaseException:
             self._admission.release(sealed.escrow)
             raise
-        self._writer.note(_admission_of(admitted))
+        # Written while the worker opens the request, on disk before the client sees a frame: what was under way
+        # when the process died is known after the restart.
+        admission = asyncio.ensure_future(self._writer.record(_admission_of(admitted)))
         response = web.StreamResponse(headers={"Content-Type": FRAMES_TYPE, "Cache-Control": "no-store"})
         response.enable_chunked_encoding()
         code = "client-gone"
         try:
+            await admission
             await response.prepare(request)
             stream.on_overflow = lambda: _abort(request)
             code = await self._carry(admitted, stream, response)

@@ -164,7 +164,9 @@ class MemoryChain:
             return 0
         row = escrow.rows[node]
         known = row.keys.get(key, KeyRow())
-        amount = min(min(one.entry.cumulative_nano, one.entry.cap_nano) - known.paid_nano, row.allotted_nano - row.paid_nano)
+        amount = min(
+            min(one.entry.cumulative_nano, one.entry.cap_nano) - known.paid_nano, row.allotted_nano - row.paid_nano
+        )
         if amount <= 0:
             return 0
         self.paid.append((one.escrow, key, amount))
@@ -260,9 +262,7 @@ class Client:
         self.acked_seq = 0
 
     def state(self, **changes: object) -> EscrowState:
-        row = Row(
-            self.row_epoch, self.allotted_nano, 0, 0, 0, RowTerms(raw_public(self.machine.release), 3600)
-        )
+        row = Row(self.row_epoch, self.allotted_nano, 0, 0, 0, RowTerms(raw_public(self.machine.release), 3600))
         state = EscrowState(
             voucher_key=raw_public(self.voucher_key),
             network_id=NETWORK,
@@ -279,10 +279,14 @@ class Client:
         )
         return replace(state, **changes)  # type: ignore[arg-type]
 
-    def seal(self, prompt: str, *, cap_nano: int | None = None, request_id: bytes | None = None) -> tuple[SealedRequest, bytes]:
+    def seal(
+        self, prompt: str, *, cap_nano: int | None = None, request_id: bytes | None = None
+    ) -> tuple[SealedRequest, bytes]:
         """The request and its response secret."""
         secret = secrets.token_bytes(32)
-        opening = Opening(secret, PRICE_NANO, self.acked_seq, TERMS, Endpoint.CHAT_COMPLETIONS, prompt.encode(), Shape())
+        opening = Opening(
+            secret, PRICE_NANO, self.acked_seq, TERMS, Endpoint.CHAT_COMPLETIONS, prompt.encode(), Shape()
+        )
         cap = self.acked_nano + PRICE_NANO if cap_nano is None else cap_nano
         voucher = Voucher(self.allotment, self.machine.key, cap, self.acked_nano, TERMS.hash)
         sealed = seal(
