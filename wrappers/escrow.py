@@ -109,21 +109,15 @@ class Row:
         old = {key: row for key, row in self.keys.items() if key != self.current_key}
         current = self.keys[self.current_key] if self.current_key is not None else KeyRow()
         cell = begin_cell().store_uint(self.epoch, 64).store_uint(self.allotted_nano, 64)
-        cell.store_uint(self.paid_nano, 64).store_uint(self.seqno, 32).store_uint(self.closing_at, 32)
-        cell.store_bytes(self.current_key or NO_KEY).store_cell(current.to_builder().end_cell())
+        cell.store_uint(self.seqno, 32).store_uint(self.closing_at, 32).store_bytes(self.current_key or NO_KEY)
+        cell.store_uint(self.paid_nano, 64).store_cell(current.to_builder().end_cell())
         cell.store_uint(len(old), 8).store_dict(ids_cell(old, KeyRow.to_builder))
         return cell.store_ref(self.terms.to_cell())
 
     @classmethod
     def from_slice(cls, s: Slice) -> Self:
-        epoch, allotted, paid, seqno, closing_at = (
-            s.load_uint(64),
-            s.load_uint(64),
-            s.load_uint(64),
-            s.load_uint(32),
-            s.load_uint(32),
-        )
-        current, current_row, count = s.load_bytes(32), KeyRow.from_slice(s), s.load_uint(8)
+        epoch, allotted, seqno, closing_at = s.load_uint(64), s.load_uint(64), s.load_uint(32), s.load_uint(32)
+        current, paid, current_row, count = s.load_bytes(32), s.load_uint(64), KeyRow.from_slice(s), s.load_uint(8)
         keys = load_ids(s, KeyRow.from_slice)
         if len(keys) != count:
             raise CellError("a row's key count does not agree with its keys")
@@ -163,8 +157,8 @@ class EscrowState:
         static.store_uint(self.min_close_timer, 32).store_uint(self.max_close_timer, 32)
         root = begin_cell().store_bytes(self.owner).store_uint(self.index, 32).store_bytes(self.voucher_key)
         root.store_bytes(self.network_id).store_bit(int(self.closing))
-        root.store_coins(self.deposit_nano).store_coins(self.reserved_nano).store_coins(self.accrued_nano)
         root.store_uint(len(self.rows), 8).store_dict(ids_cell(self.rows, Row.to_builder))
+        root.store_coins(self.deposit_nano).store_coins(self.reserved_nano).store_coins(self.accrued_nano)
         return root.store_ref(static.end_cell()).end_cell()
 
     @classmethod
@@ -185,9 +179,8 @@ class EscrowState:
         s = data.begin_parse()
         owner, index, voucher_key, network = s.load_bytes(32), s.load_uint(32), s.load_bytes(32), s.load_bytes(32)
         closing = bool(s.load_bit())
+        count, bare = s.load_uint(8), load_ids(s, Row.from_slice)
         deposit, reserved, accrued = s.load_coins() or 0, s.load_coins() or 0, s.load_coins() or 0
-        count = s.load_uint(8)
-        bare = load_ids(s, Row.from_slice)
         if len(bare) != count:
             raise CellError("the row count does not agree with the rows")
         static = s.load_ref().begin_parse()

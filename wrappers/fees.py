@@ -127,7 +127,7 @@ class Fees:
         return self.prices.storage(Size.ROW_CELLS, Size.ROW_BITS, TEN_YEARS)
 
     def key_row_rent(self) -> int:
-        """Kept from a settlement under a key that is new to a row which knows another one already."""
+        """Kept from the first payment under each further key of a row; the client's own when the account ends."""
         return self.prices.storage(Size.KEY_ROW_CELLS, Size.KEY_ROW_BITS, TEN_YEARS)
 
     def node_rent(self) -> int:
@@ -159,11 +159,11 @@ class Fees:
         return gas + 2 * self.prices.forward(Size.VERDICT_CELLS, Size.VERDICT_BITS)
 
     def settle_need(self) -> int:
-        """What must arrive with `settle`; what is not used rides back with the payment."""
-        return self.prices.gas(Gas.SETTLE + Gas.PAID) + self.prices.forward(0, 0) + self.key_row_rent()
+        """What must arrive with `settle`."""
+        return self.prices.gas(Gas.SETTLE + Gas.PAID) + self.prices.forward(0, 0)
 
     def settle_value(self) -> int:
-        """What a node sends with `settle`."""
+        """What a node sends with `settle`; what is not used rides back with the payment."""
         return self.settle_need() + self.prices.forward(1, Size.ENTRY_BITS)
 
     def claim_need(self, count: int) -> int:

@@ -155,10 +155,11 @@ class NodeState:
             identity = _identity(self.measurement, self.platform)
         root = begin_cell().store_uint(self.seqno, 32).store_uint(self.tokens, 64).store_bytes(self.node_id)
         root.store_bytes(self.signing_key or NO_KEY).store_uint(self.claims_until, 32)
-        root.store_coins(self.stake_nano + self.rent_reserve_nano).store_uint(self.requests, 64)
-        root.store_coins(self.earned_nano).store_uint(self.unbond_at, 32).store_uint(self.block_seqno, 32)
-        root.store_uint(self.tier, 8).store_dict(ids_cell(self.retired, lambda end: begin_cell().store_uint(end, 32)))
-        root.store_maybe_ref(identity).store_ref(self.config.to_cell()).store_ref(static.end_cell())
+        root.store_coins(self.stake_nano + self.rent_reserve_nano).store_coins(self.earned_nano)
+        root.store_uint(self.requests, 64).store_ref(static.end_cell()).store_ref(self.config.to_cell())
+        root.store_uint(self.unbond_at, 32).store_uint(self.block_seqno, 32).store_uint(self.tier, 8)
+        root.store_dict(ids_cell(self.retired, lambda end: begin_cell().store_uint(end, 32)))
+        root.store_maybe_ref(identity)
         return root.end_cell()
 
     @classmethod
@@ -181,10 +182,11 @@ class NodeState:
             s.load_bytes(32),
             s.load_uint(32),
         )
-        locked, requests, earned = s.load_coins() or 0, s.load_uint(64), s.load_coins() or 0
+        locked, earned, requests = s.load_coins() or 0, s.load_coins() or 0, s.load_uint(64)
+        static, config = s.load_ref(), NodeConfig.from_cell(s.load_ref())
         unbond_at, block_seqno, tier = s.load_uint(32), s.load_uint(32), s.load_uint(8)
         retired = load_ids(s, lambda value: int(value.load_uint(32)))
-        identity_cell, config, static = s.load_maybe_ref(), NodeConfig.from_cell(s.load_ref()), s.load_ref()
+        identity_cell = s.load_maybe_ref()
         t = static.begin_parse()
         if t.load_uint(16) != 0x008A:
             raise CellError("the sibling prefix is missing")
