@@ -1,0 +1,291 @@
+"""The relayer as a client sees it: ciphertext through, hints back. Whatever it tells is checked elsewhere.
+
+Client API version 1. The signed requests are mirrored from there and held by the same vectors in tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import aiohttp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from client.errors import RelayerRefused, RelayerUnreachable, showable
+from protocol import strict_json
+from protocol.errors import Malformed
+from protocol.receipts import SignedReceipt
+
+REQUEST_TYPE = "application/vnd.cocoon.request"
+FRAMES_TYPE = "application/vnd.cocoon.frames"
+MAX_DOCUMENT_BYTES = 64 << 20
+"""A list of offers; each is at most 4 MiB."""
+MAX_ERROR_BYTES = 16 << 10
+MAX_RETRY_SECONDS = 60.0
+_CURE = "check the relayer's URL and that it runs, or use another relayer"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `silence`: between two parts of an answer; the first one has longer, since a model may be loading."""
+
+    connect: float = 10.0
+    document: float = 30.0
+    first_frame: float = 150.0
+    silence: float = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """The client's wish to lower its row at a node, signed with the escrow's voucher key."""
+
+    escrow: bytes
+    node: bytes
+    allotment: bytes
+    row_seqno: int
+    allotted_nano: int
+    expires_at: int
+    signature: bytes
+
+    @classmethod
+    def sign(
+        cls,
+        key: Ed25519PrivateKey,
+        *,
+        network: bytes,
+        escrow: bytes,
+        node: bytes,
+        allotment: bytes,
+        row_seqno: int,
+        allotted_nano: int,
+        expires_at: int,
+    ) -> Self:
+        message = release_bytes(network, escrow, node, allotment, row_seqno, allotted_nano, expires_at)
+        return cls(escrow, node, allotment, row_seqno, allotted_nano, expires_at, key.sign(message))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "escrow": self.escrow.hex(),
+            "node": self.node.hex(),
+            "allotment": self.allotment.hex(),
+            "row_seqno": self.row_seqno,
+            "allotted_nano": self.allotted_nano,
+            "expires_at": self.expires_at,
+            "signature": self.signature.hex(),
+        }
+
+
+def release_bytes(
+    network: bytes, escrow: bytes, node: bytes, allotment: bytes, row_seqno: int, allotted_nano: int, expires_at: int
+) -> bytes:
+    """187 bytes: never 32, so that this signature is none over a cell."""
+    numbers = row_seqno.to_bytes(4, "big") + allotted_nano.to_bytes(8, "big") + expires_at.to_bytes(8, "big")
+    return b"cocoon.release.v1\0" + network + escrow + node + allotment + numbers + bytes(21)
+
+
+def receipts_bytes(network: bytes, escrow: bytes, time: int) -> bytes:
+    """116 bytes that prove to a relayer who asks for an escrow's receipts."""
+    return b"cocoon.receipts.v1\0" + network + escrow + time.to_bytes(8, "big") + bytes(25)
+
+
+class RelayerLink:
+    """One relayer. Raises RelayerUnreachable, RelayerRefused."""
+
+    def __init__(self, url: str, timeouts: Timeouts | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._timeouts = timeouts or Timeouts()
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            # Answers are ciphertext: nothing to compress, no cookies, no limit on requests at once.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(sock_connect=self._timeouts.connect),
+            )
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    # ---- documents
+
+    async def status(self) -> dict[str, Any]:
+        return await self._document("GET", "/v1/status")
+
+    async def offers(self) -> list[tuple[bytes, str]]:
+        """(account, offer as JSON text) of every node that has one. Entries that are not even that are left out."""
+        nodes = (await self._document("GET", "/v1/nodes")).get("nodes")
+        if not isinstance(nodes, list):
+            raise RelayerUnreachable(f"{self.url} answers no list of nodes", _CURE)
+        return [found for view in nodes if (found := _offer_of(view)) is not None]
+
+    async def offer(self, node: bytes) -> str | None:
+        """One node's offer as JSON text; None where it is connected without one."""
+        view = await self._document("GET", f"/v1/nodes/{node.hex()}")
+        found = _offer_of(view)
+        return None if found is None or found[0] != node else found[1]
+
+    async def release(self, request: ReleaseRequest) -> bytes:
+        """The node's signature over the release as asked for. Not checked here."""
+        answer = await self._document("POST", "/v1/release", request.to_json())
+        same = ("allotment", "row_seqno", "allotted_nano")
+        asked = request.to_json()
+        if any(answer.get(name) != asked[name] for name in same):
+            raise RelayerUnreachable(f"{self.url} answers with another release than was asked for", _CURE)
+        return _octets(answer.get("signature"), 64, f"{self.url}: the release's signature")
+
+    async def receipts(
+        self,
+        voucher_key: Ed25519PrivateKey,
+        *,
+        network: bytes,
+        escrow: bytes,
+        now: int,
+        allotment: bytes,
+        key: bytes,
+        after: int = 0,
+    ) -> list[SignedReceipt]:
+        """Outer receipts after seq `after`, as the relayer kept them; their signatures are the caller's to check."""
+        headers = {
+            "Cocoon-Time": str(now),
+            "Cocoon-Signature": voucher_key.sign(receipts_bytes(network, escrow, now)).hex(),
+        }
+        found: list[SignedReceipt] = []
+        while True:
+            path = f"/v1/receipts?escrow={escrow.hex()}&allotment={allotment.hex()}&key={key.hex()}&after={after}"
+            answer = await self._document("GET", f"{path}&limit=200", headers=headers)
+            page = answer.get("receipts")
+            if not isinstance(page, list):
+                raise RelayerUnreachable(f"{self.url} answers no list of receipts", _CURE)
+            new = [_receipt_of(one, self.url) for one in page]
+            found += new
+            if not answer.get("more") or not new or new[-1].receipt.seq <= after:
+                return found
+            after = new[-1].receipt.seq
+
+    async def _document(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._timeouts.document):
+                async with self._open().request(
+                    method, self.url + path, json=body, headers=headers, allow_redirects=False
+                ) as response:
+                    if response.status != 200:
+                        raise await _refusal(response)
+                    return _object(await _read(response, MAX_DOCUMENT_BYTES), self.url)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RelayerUnreachable(f"{self.url} does not answer ({type(error).__name__})", _CURE) from error
+
+    # ---- requests
+
+    @asynccontextmanager
+    async def post(self, sealed: bytes) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        """Post a sealed request; yields the answer's bytes as they come. The same bytes may be posted any number of
+        times: the enclave opens them once."""
+        headers = {"Content-Type": REQUEST_TYPE, "Accept": FRAMES_TYPE}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect, sock_read=None)
+        try:
+            async with asyncio.timeout(self._timeouts.first_frame):
+                response = await self._open().post(
+                    self.url + "/v1/requests", data=sealed, headers=headers, timeout=timeout, allow_redirects=False
+                )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RelayerUnreachable(f"{self.url} does not take the request ({type(error).__name__})", _CURE) from error
+        try:
+            if response.status != 200:
+                raise await _refusal(response)
+            yield self._parts(response)
+        finally:
+            # Dropped, not drained: the relayer must see that nobody reads any more.
+            response.close()
+
+    async def _parts(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        silence = self._timeouts.first_frame
+        while True:
+            try:
+                async with asyncio.timeout(silence):
+                    part = await response.content.readany()
+            except TimeoutError as error:
+                raise RelayerUnreachable(f"{self.url} was silent for {silence:g} s", _CURE) from error
+            except (aiohttp.ClientError, OSError) as error:
+                raise RelayerUnreachable(
+                    f"the connection to {self.url} broke ({type(error).__name__})", _CURE
+                ) from error
+            if not part:
+                return
+            silence = self._timeouts.silence
+            yield part
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    data = bytearray()
+    async for part in response.content.iter_chunked(1 << 16):
+        data += part
+        if len(data) > limit:
+            raise RelayerUnreachable(f"{response.url.origin()} answers more than {limit} bytes", _CURE)
+    return bytes(data)
+
+
+def _object(data: bytes, url: str) -> dict[str, Any]:
+    try:
+        parsed = strict_json.parse(data)
+    except ValueError as error:
+        raise RelayerUnreachable(f"{url} answers no JSON", _CURE) from error
+    if not isinstance(parsed, dict):
+        raise RelayerUnreachable(f"{url} answers no JSON object", _CURE)
+    return parsed
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> RelayerRefused | RelayerUnreachable:
+    url = str(response.url.origin())
+    try:
+        raw = _object(await _read(response, MAX_ERROR_BYTES), url)
+        code, cause, cure = (showable(raw[name]) for name in ("code", "cause", "cure"))
+    except (RelayerUnreachable, KeyError):
+        return RelayerUnreachable(f"{url} answers HTTP {response.status} without a reason", _CURE)
+    return RelayerRefused(code, cause, cure, response.status, _retry_after(response))
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), MAX_RETRY_SECONDS) if text.isascii() and text.isdigit() else None
+
+
+def _offer_of(view: object) -> tuple[bytes, str] | None:
+    if not isinstance(view, dict) or not isinstance(view.get("offer"), dict):
+        return None
+    try:
+        account = bytes.fromhex(view["node"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (account, json.dumps(view["offer"])) if len(account) == 32 else None
+
+
+def _octets(raw: object, size: int, what: str) -> bytes:
+    try:
+        value = bytes.fromhex(raw) if isinstance(raw, str) else b""
+    except ValueError:
+        value = b""
+    if len(value) != size:
+        raise RelayerUnreachable(f"{what} is not {size} bytes in hex", _CURE)
+    return value
+
+
+def _receipt_of(raw: object, url: str) -> SignedReceipt:
+    try:
+        if not isinstance(raw, dict):
+            raise TypeError
+        return SignedReceipt.from_bytes(base64.b64decode(raw["frame"], validate=True))
+    except (KeyError, TypeError, binascii.Error, ValueError, Malformed) as error:
+        raise RelayerUnreachable(f"{url} answers something that is no receipt", _CURE) from error

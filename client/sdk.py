@@ -1,0 +1,392 @@
+"""The client: verify evidence, seal, voucher, send, check the receipt. Everything else in this package serves this.
+
+async with Client.open(settings, wallet) as client:
+    await client.open_escrow(2_000_000_000, first=(node, 1_000_000_000))
+    async for event in client.chat({"messages": [...], "stream": True}):
+        ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attestation.policy import Policy
+from chain.api import Chain
+from chain.config import Network, connect
+from chain.wallet import Wallet
+from client.body import Body
+from client.chain_view import ChainView
+from client.directory import Directory
+from client.errors import (
+    ClientError,
+    NodeRefused,
+    NoEscrow,
+    NoNode,
+    RelayerRefused,
+    TooExpensive,
+    TooLittleAllotted,
+    UnknownModel,
+    Untrusted,
+)
+from client.events import Done, Event, Receipted, Text
+from client.home import Home
+from client.money import Closed, Money
+from client.payments import Paid, Payments
+from client.relayer_link import RelayerLink
+from client.session import Session, Target
+from client.store import Escrow, Held, Request, Store
+from client.trust import NetworkFacts, RefusedNode, TrustedNode
+from protocol.account import MAX_REQUEST_SECONDS
+from protocol.opening import Shape
+from wrappers.escrow import EscrowState, Row
+from wrappers.signed import Terms, network_id
+
+__all__ = [
+    "Balance",
+    "Client",
+    "Closed",
+    "Done",
+    "Event",
+    "Held",
+    "Receipted",
+    "RefusedNode",
+    "RowBalance",
+    "Settings",
+    "Text",
+    "TrustedNode",
+]
+
+ESCROW_SECONDS = 60
+"""How long a row's room is believed: only this wallet's owner or the node's release can lower it."""
+COLLECT_DELAYS = (1.0, 5.0, 20.0)
+_STALE = frozenset(
+    {"sealing-key-unknown", "terms-refused", "allotment-unknown", "allotment-too-low", "node-unknown", "node-not-live"}
+)
+"""Codes that what this client remembers of node or escrow may be out of date."""
+log = logging.getLogger("cocoon.client")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`registry`: account of the network's registry, from whoever published the network, never from a relayer.
+
+    `allow_simulated`: the client's own word that evidence which proves no hardware will do; the policy must say so too,
+    and mainnet refuses it whatever both say. `max_auto_allot_nano`: what may be allotted without asking, in total.
+    `max_request_nano`: no single request may cost more. `keep_texts`: store prompts and answers beside their receipts.
+    """
+
+    home: Path
+    network: Network
+    registry: bytes
+    relayer_url: str
+    policy: Policy
+    allow_simulated: bool = False
+    keep_texts: bool = False
+    max_auto_allot_nano: int = 0
+    max_request_nano: int | None = None
+    shape: Shape = field(default_factory=Shape)
+
+    @property
+    def facts(self) -> NetworkFacts:
+        return NetworkFacts(self.network.global_id, network_id(self.network.global_id, self.registry), self.registry)
+
+
+@dataclass(frozen=True, slots=True)
+class RowBalance:
+    """One allotment, in nanoTON."""
+
+    node: bytes
+    allotment: bytes
+    allotted_nano: int
+    paid_nano: int
+    """Settled on chain."""
+    owed_nano: int
+    """Receipted and not settled yet."""
+    promised_nano: int
+    """Maxima of requests without a receipt."""
+    closing_at: int
+
+    @property
+    def room_nano(self) -> int:
+        return self.allotted_nano - self.paid_nano - self.owed_nano - self.promised_nano
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    escrow: bytes
+    deposit_nano: int
+    free_nano: int
+    closing: bool
+    wallet_nano: int
+    rows: tuple[RowBalance, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A request that an earlier process left: its receipt, or why there is none."""
+
+    request_id: bytes
+    receipt: Receipted | None
+    trouble: str
+
+
+class Client:
+    """Make one with `Client.open`. Many requests at once, one process per home. Raises ClientErrors."""
+
+    def __init__(
+        self, settings: Settings, home: Home, store: Store, chain: Chain, link: RelayerLink, wallet: Wallet
+    ) -> None:
+        facts = settings.facts
+        self.settings = settings
+        self.store = store
+        self.wallet = wallet
+        self.link = link
+        self.view = ChainView(chain, facts)
+        self.directory = Directory(
+            link, self.view, store, facts, settings.policy, allow_simulated=settings.allow_simulated
+        )
+        self.money = Money(home, store, self.view, Payments(chain, wallet, store), link, facts)
+        self._home = home
+        self._session = Session(store, link, keep_texts=settings.keep_texts, abandoned=self._collect_later)
+        self._seen: tuple[float, Escrow, EscrowState] | None = None
+        self._auto_allotted_nano = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._allotting = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, settings: Settings, wallet: Wallet, *, chain: Chain | None = None, link: RelayerLink | None = None
+    ) -> AsyncIterator[Client]:
+        """`chain`: a quorum; by default the endpoints of the network profile. Raises HomeError, Locked."""
+        with Home(settings.home) as home:
+            facts = settings.facts
+            store = Store.open(
+                settings.home, network_id=facts.network_id, registry=facts.registry, owner=wallet.account
+            )
+            own = connect(settings.network) if chain is None else None
+            relayer = link or RelayerLink(settings.relayer_url)
+            try:
+                client = cls(settings, home, store, chain or own or connect(settings.network), relayer, wallet)
+                try:
+                    yield client
+                finally:
+                    await client._end()
+            finally:
+                await relayer.close()
+                if own is not None:
+                    await own.close()
+                store.close()
+
+    async def _end(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- nodes
+
+    async def nodes(self) -> list[TrustedNode | RefusedNode]:
+        """Every node that the relayer lists, judged by this client."""
+        return await self.directory.all()
+
+    async def verify(self, node: bytes) -> TrustedNode:
+        """Judge one node anew. Raises Untrusted with every reason, NoNode."""
+        self.directory.forget(node)
+        return await self.directory.node(node)
+
+    # ---- money
+
+    async def open_escrow(
+        self, deposit_nano: int, first: tuple[bytes, int] | None = None, close_timer: int | None = None
+    ) -> Escrow:
+        """Open an escrow with `deposit_nano`; `first` = (node, amount) reserves a part of it for a node at once."""
+        allotted = None if first is None else (await self.directory.node(first[0]), first[1])
+        return await self._moved(self.money.open(deposit_nano, allotted, close_timer))
+
+    async def allot(self, node: bytes, amount_nano: int, close_timer: int | None = None) -> Paid:
+        """Reserve (more of) the deposit for a node; a new row or the one it has."""
+        return await self._moved(self.money.allot(await self.directory.node(node), amount_nano, close_timer))
+
+    async def raise_(self, node: bytes, amount_nano: int) -> Paid:
+        """`allot` for a node that has a row."""
+        return await self.allot(node, amount_nano)
+
+    async def top_up(self, amount_nano: int) -> Paid:
+        return await self._moved(self.money.top_up(amount_nano))
+
+    async def withdraw(self, amount_nano: int = 0) -> Paid:
+        """From the part that is not allotted; 0 = all of it."""
+        return await self._moved(self.money.withdraw(amount_nano))
+
+    async def close(
+        self, *, patience_seconds: float = 60.0, progress: Callable[[str], None] = lambda text: None
+    ) -> Closed:
+        """By the nodes' releases where they give them within `patience_seconds`, else by the rows' close timers."""
+        return await self._moved(self.money.close(patience_seconds=patience_seconds, progress=progress))
+
+    async def finish(self) -> Closed:
+        """After the close timers: free the rows, end the account."""
+        return await self._moved(self.money.finish())
+
+    async def _moved(self, work: Awaitable[T]) -> T:
+        try:
+            return await work
+        finally:
+            self._seen = None
+
+    async def balance(self) -> Balance:
+        """Read from the chain and from the client's own receipts. Raises NoEscrow, Uncertain."""
+        known, state = await self._escrow(anew=True)
+        wallet = await self.view.account(self.wallet.account)
+        rows = tuple(self._row_balance(node, row) for node, row in state.rows.items())
+        return Balance(known.account, state.deposit_nano, state.free_nano, state.closing, wallet.balance_nano, rows)
+
+    def _row_balance(self, node: bytes, row: Row) -> RowBalance:
+        owed = promised = 0
+        for of, account in self.store.accounts(row.allotment):
+            paid = row.keys[of.key].paid_nano if of.key in row.keys else 0
+            owed += max(0, account.acked_nano - paid)
+            promised += account.cap_nano - account.acked_nano
+        return RowBalance(node, row.allotment, row.allotted_nano, row.paid_nano, owed, promised, row.closing_at)
+
+    def receipts(self, limit: int = 1_000_000) -> list[Held]:
+        """Newest first."""
+        return self.store.receipts(limit)
+
+    async def _escrow(self, *, anew: bool = False) -> tuple[Escrow, EscrowState]:
+        if not anew and self._seen is not None and time.monotonic() < self._seen[0] + ESCROW_SECONDS:
+            return self._seen[1], self._seen[2]
+        known, state = await self.money.escrow()
+        self._seen = (time.monotonic(), known, state)
+        return known, state
+
+    # ---- requests
+
+    async def chat(self, body: Mapping[str, Any] | Body, *, node: bytes | None = None) -> AsyncGenerator[Event, None]:
+        """One OpenAI body (chat completion where there are `messages`, else completion), paid from what is allotted.
+
+        Yields Text, Receipted, Done. `node`: only this one; by default the one with the most room that has the model.
+        """
+        parsed = body if isinstance(body, Body) else Body.of(body)
+        told = False
+        for last in (False, True):
+            try:
+                target, known = await self._target(parsed, node)
+                key = self._home.known_voucher_key(known.number)
+                async with aclosing(self._session.run(target, parsed, key, self.settings.shape)) as events:
+                    async for event in events:
+                        told = True
+                        yield event
+                return
+            except TooLittleAllotted as error:
+                if last or not await self._auto_allot(parsed, node, error):
+                    raise
+            except (RelayerRefused, NodeRefused) as error:
+                if last or told or error.code not in _STALE:
+                    raise
+                self.directory.forget(node)
+                self._seen = None
+
+    async def _target(self, body: Body, wanted: bytes | None) -> tuple[Target, Escrow]:
+        known, state = await self._escrow()
+        if state.closing:
+            raise NoEscrow("the escrow is closing", "wait for its end, then `cocoon client open AMOUNT`")
+        rows = {node: row for node, row in state.rows.items() if not row.closing_at and wanted in (None, node)}
+        if not rows:
+            raise TooLittleAllotted(
+                "nothing is allotted to " + ("any node" if wanted is None else f"node {wanted.hex()}"),
+                "run `cocoon client allot NODE AMOUNT`",
+            )
+        troubles: list[ClientError] = []
+        models: set[str] = set()
+        for node, row in sorted(rows.items(), key=lambda one: -self._row_balance(*one).room_nano):
+            try:
+                trusted = await self.directory.node(node)
+            except (Untrusted, NoNode) as error:
+                troubles.append(error)
+                continue
+            models |= {one.name for one in trusted.models}
+            model = trusted.model(body.model) if body.model else next(iter(trusted.models), None)
+            if model is not None:
+                self._check_price(body, model.name, model.context_tokens, model.terms)
+                return Target(trusted, model, known.account, row), known
+        if len(troubles) == 1 and not models:
+            raise troubles[0]
+        if troubles and not models:
+            raise NoNode("; ".join(error.cause for error in troubles), "allot to another node, or wait for these")
+        raise UnknownModel(
+            f"no node that something is allotted to serves model {ascii(body.model)[:80]}",
+            f"use one of: {', '.join(sorted(models)) or 'none is served now'}",
+        )
+
+    def _check_price(self, body: Body, name: str, context_tokens: int, terms: Terms) -> None:
+        limit = self.settings.max_request_nano
+        maximum_nano = body.priced(name, context_tokens, terms)[1]
+        if limit is not None and maximum_nano > limit:
+            raise TooExpensive(
+                f"the request may cost up to {maximum_nano} nanoTON, over the limit of {limit} per request",
+                "ask for fewer tokens, or raise max_request_nano",
+            )
+
+    async def _auto_allot(self, body: Body, wanted: bytes | None, error: TooLittleAllotted) -> bool:
+        """Allot what is missing, where the settings allow it; False where they do not."""
+        before = self._auto_allotted_nano
+        async with self._allotting:
+            if self._auto_allotted_nano > before:
+                return True  # another request has just done it
+            budget = self.settings.max_auto_allot_nano - self._auto_allotted_nano
+            node = wanted or await self._candidate(body)
+            if node is None or budget <= 0 or error.missing_nano > budget:
+                return False
+            amount = max(error.missing_nano, min(budget, self.settings.max_auto_allot_nano // 4))
+            self._auto_allotted_nano += amount
+            await self.allot(node, amount)
+            log.info("allotted %d nanoTON to node %s by itself", amount, node.hex())
+            return True
+
+    async def _candidate(self, body: Body) -> bytes | None:
+        """The node to allot to: one that has a row already, else the first trusted one that has the model."""
+        _, state = await self._escrow()
+        trusted = [node for node in await self.directory.all() if isinstance(node, TrustedNode)]
+        serving = [node.account for node in trusted if body.model is None or node.model(body.model)]
+        return next((one for one in serving if one in state.rows), next(iter(serving), None))
+
+    # ---- what is left over
+
+    async def recover(self) -> list[Recovered]:
+        """Post again what an earlier process left in flight and take the receipts. Nothing runs or is billed twice."""
+        now = int(time.time())
+        self.store.forget_expired(now - MAX_REQUEST_SECONDS)
+        found = []
+        for request in self.store.requests():
+            if request.sealed and request.expires_at + MAX_REQUEST_SECONDS > now:
+                try:
+                    found.append(Recovered(request.request_id, await self._session.collect(request), ""))
+                except ClientError as error:
+                    found.append(Recovered(request.request_id, None, str(error)))
+        return found
+
+    def _collect_later(self, request: Request) -> None:
+        """The caller went away: what was done until then is billed, so its receipt is fetched."""
+        task = asyncio.get_running_loop().create_task(self._collect(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _collect(self, request: Request) -> None:
+        for delay in COLLECT_DELAYS:
+            await asyncio.sleep(delay)
+            if self.store.request(request.request_id) is None:
+                return
+            try:
+                await self._session.collect(request)
+                return
+            except ClientError as error:
+                log.info("receipt of cancelled request %s: %s", request.request_id.hex(), error.cause)
