@@ -161,3 +161,16 @@ class Home:
             '[engine]\nkind = "llama"\n',
             encoding="utf-8",
         )
+
+    def write_agent_config(self, registry: bytes) -> None:
+        self.agent_config.write_text(
+            f'network = "{self.profile}"\n'
+            f'registry = "{registry.hex()}"\n'
+            f'data_dir = "{self.node}"\n'
+            f'enclave_config = "{self.enclave_config}"\n'
+            f'wallet_file = "{self.wallet_file("operator")}"\n'
+            f'relayers = ["{self.worker_url}"]\n'
+            f'admission_url = "{self.admission_url}"\n'
+            "poll_seconds = 1.0\n",
+            encoding="utf-8",
+        )

@@ -22,6 +22,10 @@ from devnet.control import Control
 from scripts.deploy import apply as deploy
 from scripts.deploy.plan import Desired
 from scripts.deploy.profile import load_profile
+from worker.agent.config import load as load_agent_config
+from worker.agent.operations import Operator
+from worker.agent.run import ground
+from worker.agent.view import NodeMissing, NodeView
 
 FAUCET_NANO = {
     "deployer": 10_000_000_000,
@@ -31,6 +35,7 @@ FAUCET_NANO = {
     "client": 10_000_000_000,
 }
 ENCLAVE_READY_SECONDS = 300.0
+STAKE_NANO = 10_000_000_000
 
 Progress = Callable[[str], None]
 
@@ -104,6 +109,21 @@ class Network:
         return await self.supervisor.start(
             "relayer", _python("relayer", "run", "--config", str(self.home.relayer_config))
         )
+
+    async def open_node(self) -> NodeView:
+        """The operator's node with its stake; opened once, then read. Raises ChainError, OperationRefused."""
+        self.home.write_enclave_config(self.global_id)
+        self.home.write_agent_config(self.registry)
+        base = ground(load_agent_config(self.home.agent_config))
+        try:
+            operator = Operator(load_agent_config(self.home.agent_config), base)
+            try:
+                return await operator.view.node()
+            except NodeMissing:
+                self.progress(f"the operator opens his node with a stake of {STAKE_NANO // 10**9} TON")
+                return await operator.open(STAKE_NANO, self.wallet("payout").account)
+        finally:
+            await base.chain.close()
 
     async def start_worker(self) -> Service:
         """Agent and enclave; returns when the model is loaded and the node admitted."""
