@@ -26,6 +26,7 @@ class Limits:
     max_request_bytes: int = (2 << 20) + 4096
     """Body of POST /v1/requests: a padding bucket of 2 MiB and its header. At most 4 MiB, less the link's header."""
     in_flight_per_escrow: int = 32
+    """One client's requests under way at once."""
     requests_per_second_per_escrow: float = 50.0
     """Sustained; bursts of twice as many are let through."""
     in_flight: int = 4_000
@@ -62,6 +63,7 @@ class RelayerConfig:
     """Origins under which agents reach `worker_listen` (ws://host:port, wss://host); their handshake is bound to it.
     Empty: ws:// and the listening address."""
     log_level: str = "info"
+    """debug, info, warning or error."""
     poll_seconds: float = 2.0
     """How often followed accounts are read."""
     keep_days: int = 90

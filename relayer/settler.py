@@ -56,7 +56,7 @@ class Settler:
             if self._hub.get(node) is None:
                 continue  # nobody to ask; the agent claims by itself when it is there
             settlement = await self._writer.read(partial(Store.settlement, node=node))
-            owed = owed_to(tallies)
+            owed = owed_to(tallies, settlement.key)
             reason = due(self._policy, settlement, owed, now)
             if reason is None:
                 continue

@@ -15,6 +15,9 @@ from relayer.link import LinkError
 
 MAX_SOFTWARE_CHARACTERS = 80
 MAX_IN_FLIGHT = 10_000
+DEFAULT_MESSAGE_BYTES = 1 << 20
+"""What an agent takes that does not say."""
+MIN_MESSAGE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Hello:
     max_in_flight: int
     software: str
     offer: dict[str, Any] | None
+    max_message_bytes: int
+    """The longest message that the agent takes."""
 
 
 def read_hello(message: bytes) -> Hello:
@@ -50,7 +55,10 @@ def read_hello(message: bytes) -> Hello:
         raise LinkError(f"software must be at most {MAX_SOFTWARE_CHARACTERS} printable characters")
     if offer is not None and not isinstance(offer, dict):
         raise LinkError("offer must be an object or null")
-    return Hello(octets(body, "node", 32), octets(body, "signature", 64), most, software, offer)
+    longest = body.get("max_message_bytes", DEFAULT_MESSAGE_BYTES)
+    if not isinstance(longest, int) or isinstance(longest, bool) or longest < MIN_MESSAGE_BYTES:
+        raise LinkError(f"max_message_bytes must be at least {MIN_MESSAGE_BYTES}")
+    return Hello(octets(body, "node", 32), octets(body, "signature", 64), most, software, offer, longest)
 
 
 def octets(body: dict[str, Any], name: str, size: int) -> bytes:

@@ -118,6 +118,7 @@ class Hub:
             socket,
             node=hello.node,
             max_in_flight=hello.max_in_flight,
+            max_message_bytes=hello.max_message_bytes,
             software=hello.software,
             connected_at=int(time.time()),
             stream_buffer_bytes=self._limits.stream_buffer_bytes,
@@ -135,6 +136,16 @@ class Hub:
             raise
 
     async def _welcome(self, worker: WorkerLink, state: NodeState) -> None:
+        body = {
+            "version": link.VERSION,
+            "heartbeat_seconds": link.HEARTBEAT_SECONDS,
+            "first_frame_seconds": self._limits.first_frame_seconds,
+            "idle_seconds": self._limits.idle_seconds,
+            "max_request_bytes": self._limits.max_request_bytes,
+            "release_key": state.release_key.hex(),
+        }
+        await worker.send(link.json_message(Kind.WELCOME, body))
+        # Only now: whoever finds the link may send on it, and WELCOME comes first.
         older = self._links.get(worker.node)
         self._links[worker.node] = worker
         if older is not None:
@@ -145,15 +156,6 @@ class Hub:
                 "cure": "run one agent per node",
             }
             await older.close(Close.REPLACED, error)
-        body = {
-            "version": link.VERSION,
-            "heartbeat_seconds": link.HEARTBEAT_SECONDS,
-            "first_frame_seconds": self._limits.first_frame_seconds,
-            "idle_seconds": self._limits.idle_seconds,
-            "max_request_bytes": self._limits.max_request_bytes,
-            "release_key": state.release_key.hex(),
-        }
-        await worker.send(link.json_message(Kind.WELCOME, body))
         log("worker connected", node=worker.node, software=worker.software, max_in_flight=worker.max_in_flight)
 
     async def _serve(self, socket: web.WebSocketResponse, worker: WorkerLink) -> None:

@@ -44,12 +44,14 @@ class WorkerLink:
         *,
         node: bytes,
         max_in_flight: int,
+        max_message_bytes: int,
         software: str,
         connected_at: int,
         stream_buffer_bytes: int,
     ) -> None:
         self.node = node
         self.max_in_flight = max_in_flight
+        self.max_request_bytes = max_message_bytes - link.STREAM_HEADER_BYTES
         self.software = software
         self.connected_at = connected_at
         self.offered: Offered | None = None
@@ -80,6 +82,9 @@ class WorkerLink:
             raise Refusal(Code.NODE_GONE, "its agent is not connected any more", retry_after=2)
         if self.in_flight >= self.max_in_flight:
             raise Refusal(Code.NODE_BUSY, f"{self.max_in_flight} requests are in flight there", retry_after=1)
+        if len(request) > self.max_request_bytes:
+            # One message too long would cost the agent the link, and with it everybody else's answers.
+            raise Refusal(Code.TOO_LARGE, f"this node takes {self.max_request_bytes} bytes at most")
         stream = Stream(next(self._numbers), buffer_bytes=self._stream_buffer_bytes)
         self._streams[stream.number] = stream
         try:

@@ -47,6 +47,7 @@ class Settlement:
     """As last read from the chain."""
     node_lt: int = 0
     key: bytes | None = None
+    """The node's present enclave key, as last read from the chain."""
     landed: int = 0
     expired: int = 0
     declined: int = 0
@@ -80,7 +81,7 @@ def step(settlement: Settlement, fact: Fact, *, settle_seconds: int, retry_secon
     if isinstance(fact, NodeSeen):
         return _seen(settlement, fact), ()
     if isinstance(fact, OfferPublished):
-        return replace(settlement, key=fact.key), ()
+        return replace(settlement, key=fact.key), ()  # it was compared with the chain
     to = EDGES.get((settlement.phase, type(fact)))
     if to is None:
         return settlement, ()
@@ -120,7 +121,7 @@ def _ready(settlement: Settlement, fact: ClaimReady, to: Phase, pause_seconds: i
 def _seen(settlement: Settlement, fact: NodeSeen) -> Settlement:
     if fact.lt < settlement.node_lt:
         return settlement
-    return replace(settlement, node_lt=fact.lt, node_seqno=fact.seqno)
+    return replace(settlement, node_lt=fact.lt, node_seqno=fact.seqno, key=fact.signing_key)
 
 
 def judge(settlement: Settlement, *, seqno: int, now: int) -> ClaimLanded | ClaimExpired | None:

@@ -8,9 +8,12 @@ from relayer.core.policy import Owed
 from relayer.core.tally import Tally
 
 
-def owed_to(tallies: Iterable[Tally]) -> Owed:
-    """Sums one node's tallies."""
-    waiting = [tally for tally in tallies if tally.unclaimed_nano > 0]
+def owed_to(tallies: Iterable[Tally], key: bytes | None) -> Owed:
+    """Sums one node's tallies under its present enclave key.
+
+    What is owed under an earlier key cannot be in a batch claim: the agent brings those receipts one by one.
+    """
+    waiting = [tally for tally in tallies if tally.unclaimed_nano > 0 and tally.key == key]
     closing = [tally for tally in waiting if tally.closing_at]
     return Owed(
         unclaimed_nano=sum(tally.unclaimed_nano for tally in waiting),

@@ -300,3 +300,52 @@ async def test_sigterm_stops_in_order(tmp_path: Path) -> None:
             assert await here.running.wait() == 0
         events = [json.loads(line)["event"] for line in here.log.read_text().splitlines()]
         assert events[-1] == "relayer stopped" and "worker disconnected" in events
+
+
+async def relayer_command(config: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "relayer",
+        "run",
+        "--config",
+        str(config),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def test_g17_command_serves_while_the_chain_is_away_and_says_so(tmp_path: Path) -> None:
+    away = [f"http://127.0.0.1:{free_port()}/api/v2" for _ in range(2)]
+    (tmp_path / "net.toml").write_text(f"global_id = -7001\ntoncenter = {json.dumps(away)}\n")
+    config = tmp_path / "relayer.toml"
+    config.write_text(
+        f'network = "{tmp_path}/net.toml"\nregistry = "{"0a" * 32}"\ndata_dir = "data"\n'
+        'client_listen = "127.0.0.1:0"\nworker_listen = "127.0.0.1:0"\npoll_seconds = 0.1\n'
+    )
+    running = await relayer_command(config)
+    try:
+        assert running.stdout is not None
+        async with asyncio.timeout(20):
+            ready = json.loads(await running.stdout.readline())
+        async with aiohttp.ClientSession() as http:
+            for _ in range(300):
+                async with http.get(ready["client_url"] + "/v1/status") as response:
+                    status = await response.json()
+                if status["chain"]["error"] is not None:
+                    break
+                await asyncio.sleep(0.05)
+        assert status["chain"]["error"]["code"] == "chain-uncertain" and status["chain"]["seqno"] == 0
+    finally:
+        running.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(15):
+        assert await running.wait() == 0
+
+
+async def test_g18_command_names_what_is_wrong_with_its_settings(tmp_path: Path) -> None:
+    config = tmp_path / "relayer.toml"
+    config.write_text(f'network = "devnet"\nregistry = "{"0a" * 32}"\n')
+    running = await relayer_command(config)
+    _, errors = await running.communicate()
+    assert running.returncode == 2
+    assert b"data_dir missing" in errors and b"Traceback" not in errors

@@ -148,7 +148,8 @@ def test_policy__silent_agent_is_given_up() -> None:
 
 def test_owed__sums_only_what_is_claimable() -> None:
     base = Tally(ESCROW, NODE, ALLOTMENT, KEY, cumulative_nano=10, receipt_at=7)
-    owed = owed_to([base, replace(base, paid_nano=10), replace(base, gone=True), replace(base, closing_at=50)])
+    owed = owed_to([base, replace(base, paid_nano=10), replace(base, gone=True), replace(base, closing_at=50)], KEY)
+    assert owed_to([base], b"\x05" * 32) == Owed(), "an earlier key's receipts are no matter of batch claims"
     assert owed == Owed(unclaimed_nano=20, oldest_at=7, largest_nano=10, closing_nano=10, closing_at=50)
 
 

@@ -1,0 +1,473 @@
+"""Link bytes, settings, mirror, streams and claims of the relayer, one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+from pytoniq_core import begin_cell
+
+from chain.api import AccountState, Status
+from chain.quorum import Quorum
+from protocol.errors import Code, WireError
+from protocol.frames import Frame, FrameType
+from relayer import link
+from relayer.api.handshake import Challenge, Hello, read_hello, speaks_for_node
+from relayer.api.receipts import ReceiptFault, read_receipt
+from relayer.api.streams import Chunk, Fault, Stream
+from relayer.chain.claim import ClaimFault, read_claim
+from relayer.chain.mirror import Mirror
+from relayer.chain.scan import escrow_fact
+from relayer.config import Limits, RelayerConfig, load_config, parse_config
+from relayer.core.facts import RowGone, RowSeen
+from relayer.core.policy import SettlePolicy
+from relayer.core.tally import Tally
+from relayer.errors import STATUS, ConfigError, Refusal
+from relayer.link import Kind, LinkError
+from wrappers.cells import to_boc
+from wrappers.node import ClaimMessage
+
+
+def _load() -> ModuleType:
+    if "relayer_world" in sys.modules:
+        return sys.modules["relayer_world"]
+    path = Path(__file__).parent.parent / "support" / "relayer_world.py"
+    spec = importlib.util.spec_from_file_location("relayer_world", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+world = _load()
+SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
+
+
+# -- what is signed on the link: these vectors are shared with agents and clients
+
+
+def test_link__challenge_vector() -> None:
+    message = link.link_challenge(
+        network=b"\x11" * 32,
+        node=b"\x22" * 32,
+        nonce=b"\x33" * 32,
+        issued_at=1_790_000_000,
+        origin="ws://127.0.0.1:8781",
+    )
+    assert len(message) == 175
+    assert SIGNER.sign(message).hex() == (
+        "18f948800078dfd8b9d97ed8810a9245da3040dccb8a94d2ad758921066512ce"
+        "f1169c88a7660f525db807c8a0b9c700d416b207cccca00f20a68d0c3516ca0d"
+    )
+
+
+def test_link__release_vector() -> None:
+    message = link.release_request(
+        network=b"\x11" * 32,
+        escrow=b"\x44" * 32,
+        node=b"\x22" * 32,
+        allotment=b"\x55" * 32,
+        row_seqno=3,
+        allotted_nano=5 * 10**9,
+        expires_at=1_790_000_300,
+    )
+    assert len(message) == 187
+    assert SIGNER.sign(message).hex() == (
+        "e46bde21258e79add92fd8175b6be3b0b80eff7a7e91c6143473a4aeb2abc922"
+        "6f8ecfd4d41b7b748a485cb03df6e102a908cb249a6f38246e892f2926099a09"
+    )
+
+
+def test_link__receipts_vector() -> None:
+    message = link.receipts_request(network=b"\x11" * 32, escrow=b"\x44" * 32, at=1_790_000_000)
+    assert len(message) == 116
+    assert SIGNER.sign(message).hex() == (
+        "986e600fe76fa8bf9691bd26ffa4a857fde1a538957660f31bdea0f4a5281064"
+        "b699bfd299fc223de5566e367e9b497aa32603ee5a14ab612f0bef9b5643f004"
+    )
+
+
+def test_g10_link__nothing_signed_on_it_can_be_taken_for_a_cell_hash() -> None:
+    lengths = {175, 187, 116}
+    assert 32 not in lengths
+
+
+@given(st.binary(max_size=200))
+def test_g18_link__any_bytes_are_read_or_refused_by_name(data: bytes) -> None:
+    try:
+        kind = link.kind_of(data)
+        if kind in (Kind.FRAMES, Kind.END, Kind.CANCEL, Kind.OPEN):
+            link.stream_of(data)
+        else:
+            assert isinstance(link.json_body(data), dict)
+    except LinkError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("ws://127.0.0.1:8781", "ws://127.0.0.1:8781"),
+        ("wss://Relayer.Example/", "wss://relayer.example"),
+        ("WS://h:1/v1/link", "ws://h:1"),
+    ],
+)
+def test_link__origin(url: str, origin: str) -> None:
+    assert link.origin_of(url) == origin
+
+
+@pytest.mark.parametrize("url", ["", "http://x", "ws://", "relayer.example"])
+def test_g18_link__origin_of_nonsense_is_refused(url: str) -> None:
+    with pytest.raises(LinkError, match="ws://"):
+        link.origin_of(url)
+
+
+def hello(**changes: Any) -> bytes:
+    body = {"version": 1, "node": "22" * 32, "signature": "33" * 64, "max_in_flight": 4, "software": "x", "offer": None}
+    return link.json_message(Kind.HELLO, {**body, **changes})
+
+
+def test_handshake__hello_is_read() -> None:
+    assert read_hello(hello()) == Hello(b"\x22" * 32, b"\x33" * 64, 4, "x", None, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2},
+        {"node": "22"},
+        {"node": None},
+        {"signature": "zz"},
+        {"max_in_flight": 0},
+        {"max_in_flight": True},
+        {"software": "a\nb"},
+        {"software": "a" * 99},
+        {"offer": []},
+        {"max_message_bytes": 5},
+    ],
+)
+def test_g18_handshake__bad_hello_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(LinkError):
+        read_hello(hello(**changes))
+
+
+@pytest.mark.parametrize("changed", ["nonce", "issued_at", "origin", "network", "node", "key"])
+def test_g10_handshake__any_other_binding_does_not_speak_for_the_node(changed: str) -> None:
+    bound: dict[str, Any] = {
+        "network": b"\x11" * 32,
+        "node": b"\x22" * 32,
+        "nonce": b"\x33" * 32,
+        "issued_at": 5,
+        "origin": "ws://a:1",
+    }
+    signed = dict(bound)
+    if changed in signed:
+        value = signed[changed]
+        signed[changed] = {bytes: b"\x99" * 32, int: 6, str: "ws://b:1"}[type(value)]
+    said = Hello(bound["node"], SIGNER.sign(link.link_challenge(**signed)), 1, "x", None, 1 << 20)
+    key = SIGNER.public_key().public_bytes_raw() if changed != "key" else b"\x01" * 32
+    challenge = Challenge(bound["nonce"], bound["issued_at"])
+    assert not speaks_for_node(said, challenge, release_key=key, network=bound["network"], origins=["ws://a:1"])
+
+
+# -- settings
+
+MINIMAL = {"network": "devnet", "registry": "0a" * 32, "data_dir": "data"}
+
+
+def test_config__defaults_tables_and_environment(tmp_path: Path) -> None:
+    file = tmp_path / "relayer.toml"
+    file.write_text(
+        'network = "devnet"\nregistry = "%s"\ndata_dir = "data"\nworker_urls = ["wss://r.example"]\n'
+        "[limits]\nidle_seconds = 5\n[settle]\namount_nano = 7\n" % ("0a" * 32)
+    )
+    environment = {"COCOON_RELAYER_NAME": "mine", "COCOON_RELAYER_LIMITS_IN_FLIGHT": "9", "OTHER": "x"}
+    config = load_config(file, environment)
+    assert config.data_dir == tmp_path / "data" and config.registry == b"\x0a" * 32 and config.name == "mine"
+    assert config.limits == Limits(idle_seconds=5.0, in_flight=9)
+    assert config.settle == SettlePolicy(amount_nano=7) and config.worker_urls == ("wss://r.example",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"registry": "xyz"}, "registry"),
+        ({"registry": None}, "registry"),
+        ({"colour": "red"}, "colour"),
+        ({"poll_seconds": 0}, "poll_seconds"),
+        ({"poll_seconds": "soon"}, "poll_seconds"),
+        ({"keep_days": -1}, "keep_days"),
+        ({"limits": 5}, "limits"),
+        ({"limits": {"in_flight": 1.5}}, "in_flight"),
+        ({"limits": {"max_request_bytes": 1 << 30}}, "max_request_bytes"),
+        ({"worker_urls": ["http://x"]}, "worker_urls"),
+        ({"name": ""}, "name"),
+    ],
+)
+def test_g18_config__names_file_key_and_cure(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named) as caught:
+        parse_config({**MINIMAL, **changes}, {}, where="relayer.toml")
+    assert "relayer.toml" in str(caught.value)
+
+
+def test_g18_config__missing_file_and_missing_key() -> None:
+    with pytest.raises(ConfigError, match="--config"):
+        load_config(Path("/nonexistent/relayer.toml"), {})
+    with pytest.raises(ConfigError, match="registry missing"):
+        parse_config({"network": "devnet", "data_dir": "d"}, {}, where="relayer.toml")
+
+
+def test_config__every_key_is_documented() -> None:
+    import inspect
+
+    for kind in (RelayerConfig, Limits, SettlePolicy):
+        lines = inspect.getsource(kind).splitlines()
+        for index, line in enumerate(lines):
+            if line.startswith("    ") and ": " in line and not line.strip().startswith('"""') and "=" in line:
+                name = line.strip().split(":")[0]
+                follows = lines[index + 1].strip() if index + 1 < len(lines) else ""
+                assert follows.startswith('"""'), f"{kind.__name__}.{name}"
+
+
+# -- mirror
+
+
+def mirror_over(*chains: Any) -> Mirror:
+    chain = chains[0] if len(chains) == 1 else Quorum(chains, settle_seconds=0.2, reread_seconds=0.05)
+    return Mirror(chain, registry=world.REGISTRY, network=world.NETWORK)
+
+
+async def test_mirror__reads_once_for_many_and_again_when_old() -> None:
+    chain, machine = world.MemoryChain(), world.Machine()
+    chain.put(machine.account, machine.state().to_cell())
+    reads = 0
+    account = chain.account
+
+    async def counted(name: bytes) -> AccountState:
+        nonlocal reads
+        reads += 1
+        await asyncio.sleep(0.01)
+        return await account(name)
+
+    chain.account = counted
+    mirror = mirror_over(chain)
+    seen = await asyncio.gather(*(mirror.node(machine.account, max_age_seconds=5) for _ in range(20)))
+    assert reads == 1 and all(one.state == machine.state(claims_until=one.state.claims_until) for one in seen)
+    await mirror.node(machine.account, max_age_seconds=0)
+    assert reads == 2
+
+
+async def test_g17_mirror__lying_endpoint_is_uncertainty_not_an_answer() -> None:
+    honest, liar, machine = world.MemoryChain(), world.MemoryChain(), world.Machine()
+    honest.name, liar.name = "honest", "liar"
+    honest.put(machine.account, machine.state().to_cell())
+    liar.put(machine.account, machine.state(signing_key=b"\x66" * 32).to_cell())
+    with pytest.raises(Refusal) as caught:
+        await mirror_over(honest, liar).node(machine.account, max_age_seconds=0)
+    assert caught.value.code is Code.CHAIN_UNCERTAIN and "honest" in caught.value.cause
+
+
+async def test_g17_mirror__missing_endpoint_is_never_an_absent_escrow() -> None:
+    honest, gone, client = world.MemoryChain(), world.MemoryChain(), world.Client(world.Machine())
+    honest.name, gone.name, gone.down = "honest", "gone", True
+    with pytest.raises(Refusal) as caught:
+        await mirror_over(honest, gone).escrow(client.account, max_age_seconds=0)
+    assert caught.value.code is Code.CHAIN_UNCERTAIN
+
+
+@pytest.mark.parametrize("forge", ["address", "network", "stub", "junk", "absent"])
+async def test_g10_mirror__what_the_registry_did_not_bear_is_no_escrow(forge: str) -> None:
+    chain, client = world.MemoryChain(), world.Client(world.Machine())
+    account = client.account
+    states: dict[str, Callable[[], Any]] = {
+        "address": lambda: client.state().to_cell(),
+        "network": lambda: client.state(network_id=b"\x01" * 32).to_cell(),
+        "stub": lambda: begin_cell().store_bytes(bytes(69)).end_cell(),
+        "junk": lambda: begin_cell().store_uint(5, 8).end_cell(),
+    }
+    if forge == "address":
+        account = b"\x13" * 32
+    if forge in states:
+        chain.put(account, states[forge]())
+    seen = await mirror_over(chain).escrow(account, max_age_seconds=0)
+    assert seen.state is None and seen.why_not
+
+
+# -- streams
+
+
+def frame(kind: FrameType, size: int = 10) -> bytes:
+    return Frame(kind, bytes(size)).to_bytes()
+
+
+async def drain(stream: Stream) -> list[Any]:
+    found: list[Any] = []
+    while True:
+        try:
+            part = await stream.next(0.05)
+        except TimeoutError:
+            return [*found, "silence"]
+        found.append(part)
+        if not isinstance(part, Chunk):
+            return found
+
+
+async def test_stream__copies_messages_and_picks_receipts() -> None:
+    stream = Stream(1)
+    first = frame(FrameType.HEAD) + frame(FrameType.DATA)
+    last = frame(FrameType.DATA) + frame(FrameType.RECEIPT, 7) + frame(FrameType.LAST)
+    stream.feed(first)
+    stream.feed(last)
+    assert await drain(stream) == [Chunk(first), Chunk(last, (bytes(7),)), None]
+    assert stream.finished and not stream.may_bring_receipts
+
+
+async def test_stream__nothing_after_the_end_gets_in() -> None:
+    stream = Stream(1)
+    stream.feed(frame(FrameType.ERROR))
+    stream.feed(frame(FrameType.DATA))
+    assert len(await drain(stream)) == 2
+
+
+@given(st.lists(st.binary(max_size=80), max_size=6))
+def test_g18_stream__any_bytes_end_in_order_or_in_a_fault(messages: list[bytes]) -> None:
+    async def check() -> None:
+        stream = Stream(1)
+        for message in messages:
+            stream.feed(message)
+        for part in await drain(stream):
+            if isinstance(part, Fault):
+                assert part.error.code is Code.NODE_GONE
+
+    asyncio.run(check())
+
+
+async def test_stream__overflow_ends_the_client_but_keeps_the_receipt() -> None:
+    overflowed: list[int] = []
+    stream = Stream(1, buffer_bytes=100)
+    stream.on_overflow = lambda: overflowed.append(1)
+    stream.feed(frame(FrameType.HEAD))
+    stream.feed(frame(FrameType.DATA, 200))
+    stream.feed(frame(FrameType.RECEIPT, 3))
+    assert overflowed == [1] and stream.finished and stream.may_bring_receipts
+    stream.keep_receipts_only()
+    stream.feed(frame(FrameType.LAST, 500))
+    assert [part for part in await drain(stream) if isinstance(part, Chunk)] == [Chunk(b"", (bytes(3),))]
+
+
+async def test_stream__lost_link_wakes_the_reader() -> None:
+    stream = Stream(1)
+    waiting = asyncio.ensure_future(stream.next(5))
+    await asyncio.sleep(0)
+    stream.fail(WireError.of(Code.NODE_GONE))
+    assert isinstance(await waiting, Fault)
+
+
+# -- receipts and claims from workers
+
+
+def receipt_of(machine: Any, client: Any) -> tuple[Any, dict[str, Any]]:
+    sealed, _ = client.seal("x")
+    signed = world.Enclave(machine).issue(sealed, 500, bytes(32))
+    bound = {
+        "request_id": None,
+        "escrow": client.account,
+        "node": machine.account,
+        "node_id": machine.id,
+        "allotment": client.allotment,
+        "key": machine.key,
+        "now": 9,
+    }
+    return signed, bound
+
+
+def test_g13_receipt__any_flipped_byte_is_refused() -> None:
+    machine = world.Machine()
+    signed, bound = receipt_of(machine, world.Client(machine))
+    payload = signed.to_bytes()
+    assert read_receipt(payload, **bound).cumulative_nano == 500
+    for at in range(len(payload)):
+        with pytest.raises(ReceiptFault):
+            read_receipt(payload[:at] + bytes([payload[at] ^ 1]) + payload[at + 1 :], **bound)
+
+
+@pytest.mark.parametrize("name", ["node_id", "allotment", "key"])
+def test_g10_receipt__of_another_node_allotment_or_key_is_refused(name: str) -> None:
+    machine = world.Machine()
+    signed, bound = receipt_of(machine, world.Client(machine))
+    with pytest.raises(ReceiptFault):
+        read_receipt(signed.to_bytes(), **{**bound, name: b"\x09" * 32})
+
+
+def claim_of() -> tuple[Any, bytes, int]:
+    machine, now = world.Machine(), int(time.time())
+    client, enclave = world.Client(machine), world.Enclave(machine)
+    enclave.issue(client.seal("x")[0], 500, bytes(32))
+    return machine, enclave.claim(0, now), now
+
+
+def test_claim__good_one_is_read() -> None:
+    machine, message, now = claim_of()
+    ready = read_claim(message, node=machine.account, state=machine.state(), now=now)
+    assert (ready.seqno, ready.valid_until, ready.message) == (0, now + 100, message)
+
+
+def test_g10_claim__that_cannot_land_is_refused() -> None:
+    machine, message, now = claim_of()
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"node": b"\x01" * 32}, "not an external message"),
+        ({"state": machine.state(seqno=1)}, "used up"),
+        ({"state": machine.state(signing_key=b"\x01" * 32)}, "signature"),
+        ({"state": machine.state(signing_key=None)}, "no signing key"),
+        ({"state": machine.state(node_id=b"\x01" * 32)}, "signature"),
+        ({"now": now + 101}, "valid_until"),
+        ({"now": now - 1000}, "valid_until"),
+    ]
+    for changes, why in cases:
+        options = {"node": machine.account, "state": machine.state(), "now": now} | changes
+        with pytest.raises(ClaimFault, match=why):
+            read_claim(message, **options)
+    for junk in (b"", b"junk", to_boc(begin_cell().end_cell()), message[:-1]):
+        with pytest.raises(ClaimFault):
+            read_claim(junk, node=machine.account, state=machine.state(), now=now)
+    assert ClaimMessage is not None
+
+
+# -- what an escrow says about a tally
+
+
+async def test_scan__only_a_deleted_account_or_a_replaced_row_ends_a_tally() -> None:
+    machine = world.Machine()
+    client = world.Client(machine)
+    tally = Tally(client.account, machine.account, client.allotment, machine.key)
+    chain = world.MemoryChain()
+    mirror = mirror_over(chain)
+    chain.put(client.account, client.state().to_cell())
+    seen = await mirror.escrow(client.account, max_age_seconds=0)
+    fact = escrow_fact(tally, seen, Status.ACTIVE, 5)
+    assert isinstance(fact, RowSeen) and fact.allotted_nano == client.allotted_nano
+    other = replace(tally, allotment=b"\x01" * 32)
+    assert isinstance(escrow_fact(other, seen, Status.ACTIVE, 5), RowGone)
+    nothing = replace(seen, state=None)
+    assert isinstance(escrow_fact(tally, nothing, Status.ABSENT, 5), RowGone)
+    assert isinstance(escrow_fact(tally, nothing, Status.UNINIT, 5), RowGone)
+    assert escrow_fact(tally, nothing, Status.FROZEN, 5) is None
+    assert escrow_fact(tally, nothing, Status.ACTIVE, 5) is None, "unreadable data is not an absent row"
+
+
+def test_g18_errors__every_refusal_has_status_cause_and_cure() -> None:
+    for code in STATUS:
+        refusal = Refusal(code, "a detail")
+        assert 400 <= refusal.status < 600 and "a detail" in refusal.cause and refusal.cure
