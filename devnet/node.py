@@ -82,7 +82,11 @@ class Devnet:
         self._lite = LiteServer(self.LITESERVER, self.chain, _lite_seed(state_dir))
 
     async def __aenter__(self) -> Devnet:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(

@@ -362,6 +362,14 @@ def test_a_state_directory_serves_one_devnet_and_one_network(tmp_path: Path) -> 
         Devnet(tmp_path, global_id=-3)
 
 
+async def test_a_taken_port_is_an_error_and_leaves_the_state_free(devnet: Devnet, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="in use"):
+        async with Devnet(tmp_path, lite_port=devnet.endpoints.lite_port):
+            pass
+    async with Devnet(tmp_path) as node:
+        assert node.chain.head.master.seqno > 100
+
+
 async def test_a_message_that_fails_is_refused_at_once(devnet: Devnet, toncenter: ToncenterClient) -> None:
     wallet, *_ = WalletV4R2.create(toncenter)
     with pytest.raises(Exception, match="cannot apply external message"):
