@@ -44,7 +44,7 @@ class Admission:
     collateral_file: Path | None
 
     async def admit(self, enclave: Enclave) -> tuple[bytes, int]:
-        """(evidence JSON, attested_until), once the chain shows the key.
+        """(JSON of evidence and collateral as offers carry it, attested_until), once the chain shows the key.
 
         Raises NotAdmitted, ChainError, NodeMissing, EnclaveRefused, EnclaveGone, WaitTimeout.
         """
@@ -56,13 +56,14 @@ class Admission:
         )
         evidence = await enclave.attest(head[0], head[1])
         collateral = await asyncio.to_thread(self._collateral, enclave.ready.simulated)
-        await self._post({"evidence": json.loads(evidence), "collateral": json.loads(collateral)})
+        document = {"evidence": json.loads(evidence), "collateral": json.loads(collateral)}
+        await self._post(document)
         attested_until = await until(
             lambda: self._shown(enclave.key, head[0]),
             what="the node to show its new key",
             timeout_seconds=SHOWN_SECONDS,
         )
-        return evidence, attested_until
+        return json.dumps(document).encode(), attested_until
 
     async def _newer(self, last: int) -> tuple[int, bytes] | None:
         block = (await self.view.head()).block
