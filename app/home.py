@@ -12,14 +12,14 @@ from pathlib import Path
 from chain.config import NETWORKS
 
 SIMULATED_PLATFORM = "cocoon demo machine"
-# nanoTON per 2^20 tokens. Far above a real market's: one short answer should be a sum that stands out in a table.
+# nanoTON per 2^20 tokens, and per request: the minimum is what makes one short answer worth a claim of its own.
 PRICES = {
-    "prompt": 2_000_000_000,
-    "cached": 500_000_000,
-    "completion": 20_000_000_000,
-    "reasoning": 20_000_000_000,
+    "prompt": 200_000_000,
+    "cached": 50_000_000,
+    "completion": 800_000_000,
+    "reasoning": 800_000_000,
 }
-MINIMUM_NANO = 100_000
+MINIMUM_NANO = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
