@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from chain.api import Chain
+from protocol.errors import Code
 from relayer.api.admission import Admission
 from relayer.api.client import ClientApi
 from relayer.api.hub import Hub
@@ -96,12 +97,12 @@ class Shell:
 
     def _status(self) -> dict[str, Any]:
         scanner = self._scanner
-        failure = scanner.failure or self.writer.failure
-        error = None
-        if failure is not None:
-            cure = "the relayer tries again by itself; look at the endpoints if it stays"
-            error = {"code": "chain-uncertain", "cause": str(failure), "cure": cure}
-        chain = {"seqno": scanner.seqno, "now": scanner.now, "endpoints": self._chain.name.split(" + "), "error": error}
+        chain = {
+            "seqno": scanner.seqno,
+            "now": scanner.now,
+            "endpoints": self._chain.name.split(" + "),
+            "error": _trouble(Code.CHAIN_UNCERTAIN, scanner.failure),
+        }
         return {
             "version": VERSION,
             "relayer": self._config.name,
@@ -109,6 +110,7 @@ class Shell:
             "global_id": self._global_id,
             "registry": self._config.registry.hex(),
             "chain": chain,
+            "store": {"error": _trouble(Code.INTERNAL, self.writer.failure)},
         }
 
     async def start(self) -> None:
@@ -174,3 +176,9 @@ class Shell:
     async def _prune(self) -> None:
         before = int(time.time()) - self._config.keep_days * DAY_SECONDS
         await self.writer.read(lambda store: store.prune(before))
+
+
+def _trouble(code: Code, failure: BaseException | None) -> dict[str, str] | None:
+    if failure is None:
+        return None
+    return {"code": code, "cause": str(failure), "cure": "the relayer tries again by itself; see to it if it stays"}

@@ -101,12 +101,12 @@ class Admission:
             raise Refusal(Code.NODE_BUSY, "the relayer is full", cure="repeat in a moment", retry_after=1)
         if self._in_flight[escrow] >= limits.in_flight_per_escrow:
             raise Refusal(Code.RATE_LIMITED, f"{limits.in_flight_per_escrow} are in flight", retry_after=1)
-        self._spend(escrow)
+        self.spend(escrow)
         self._total += 1
         self._in_flight[escrow] += 1
 
-    def _spend(self, escrow: bytes) -> None:
-        """A token bucket per escrow, twice the rate deep."""
+    def spend(self, escrow: bytes) -> None:
+        """Counts one call of this escrow: a token bucket, twice the rate deep. Raises Refusal."""
         rate, now = self._limits.requests_per_second_per_escrow, time.monotonic()
         left, since = self._buckets.pop(escrow, (2 * rate, now))
         left = min(2 * rate, left + (now - since) * rate)

@@ -15,12 +15,14 @@ from relayer import link
 from relayer.api.admission import Admission
 from relayer.api.handshake import number, octets, signed_by
 from relayer.api.hub import Hub
+from relayer.api.receipts import take_pushed
 from relayer.api.worker_link import WorkerLink
 from relayer.chain.mirror import Mirror, Seen
 from relayer.config import Limits
 from relayer.errors import Refusal
 from relayer.link import Kind, LinkError
-from relayer.store.store import StoredReceipt
+from relayer.log import log
+from relayer.store.store import Store, StoredReceipt
 from relayer.store.writer import Writer
 from wrappers.escrow import EscrowState, Row
 from wrappers.node import NodeState
@@ -29,6 +31,7 @@ from wrappers.signed import Release, verify
 CLOCK_SLACK_SECONDS = 120
 MAX_RELEASE_SECONDS = 600
 MAX_PAGE = 200
+FETCH_SECONDS = 5.0
 
 
 class ClientApi:
@@ -112,10 +115,31 @@ class ClientApi:
             raise Refusal(Code.BAD_REQUEST, "allotment and key go together", cure="name both, or neither")
         await self._authorise(request, escrow)
         limit = max(1, min(limit, MAX_PAGE))
-        found = await self._writer.read(
-            lambda store: store.receipts(escrow, allotment=allotment, key=key, after=after, limit=limit + 1)
-        )
+
+        def stored(store: Store) -> tuple[StoredReceipt, ...]:
+            return store.receipts(escrow, allotment=allotment, key=key, after=after, limit=limit + 1)
+
+        found = await self._writer.read(stored)
+        if allotment is not None and key is not None and len(found) <= limit:
+            seq = found[-1].seq if found else after
+            if await self._fetch_newer(escrow, allotment, key, seq, limit):
+                found = await self._writer.read(stored)
         return web.json_response({"receipts": [_receipt(one) for one in found[:limit]], "more": len(found) > limit})
+
+    async def _fetch_newer(self, escrow: bytes, allotment: bytes, key: bytes, after: int, limit: int) -> bool:
+        """Asks the node's agent for receipts that this relayer missed while it was down; whether any were new."""
+        rows = (await self._escrow(escrow)).rows
+        node = next((node for node, row in rows.items() if row.allotment == allotment), None)
+        worker = None if node is None else self._hub.get(node)
+        if worker is None:
+            return False
+        body = {"allotment": allotment.hex(), "key": key.hex(), "after_seq": after, "limit": limit}
+        try:
+            answer = await worker.ask(Kind.ASK_RECEIPTS, body, FETCH_SECONDS)
+            return await take_pushed(worker, answer, self._mirror, self._writer) > 0
+        except (Refusal, LinkError) as error:
+            log("receipts not fetched", node=worker.node, reason=str(error))
+            return False
 
     async def _authorise(self, request: web.Request, escrow: bytes) -> None:
         """Amounts of single requests are the client's affair: only the voucher key's holder reads them."""
@@ -127,6 +151,7 @@ class ClientApi:
             raise Refusal(Code.VOUCHER_INVALID, "Cocoon-Time or Cocoon-Signature is missing", cure=cure) from error
         if abs(time.time() - at) > CLOCK_SLACK_SECONDS:
             raise Refusal(Code.VOUCHER_INVALID, "Cocoon-Time is not now", cure=cure)
+        self._admission.spend(escrow)
         state = await self._escrow(escrow)
         message = link.receipts_request(network=self._mirror.network, escrow=escrow, at=at)
         if not signed_by(state.voucher_key, signature, message):
@@ -148,6 +173,7 @@ class ClientApi:
             row_seqno, allotted_nano = number(body, "row_seqno", 32), number(body, "allotted_nano", 63)
         except LinkError as error:
             raise Refusal(Code.BAD_REQUEST, str(error)) from error
+        self._admission.spend(escrow)
         now = time.time()
         if not now < expires_at <= now + MAX_RELEASE_SECONDS + CLOCK_SLACK_SECONDS:
             raise Refusal(Code.BAD_REQUEST, f"expires_at is not within {MAX_RELEASE_SECONDS} s from now")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 from aiohttp import ClientConnectionError, web
@@ -16,6 +17,7 @@ from relayer.config import Limits
 from relayer.core.facts import RequestAdmitted, RequestAnswered, RequestBroken
 from relayer.errors import Refusal
 from relayer.log import log
+from relayer.store.store import StoreError
 from relayer.store.writer import Writer
 
 FRAMES_TYPE = "application/vnd.cocoon.frames"
@@ -124,7 +126,11 @@ class Relay:
             except ReceiptFault as error:
                 log("bad receipt", node=sealed.node, reason=str(error))
                 return WireError.of(Code.NODE_GONE, f"the worker sent a bad receipt ({error})")
-            await self._writer.record(fact, payload=payload)
+            try:
+                await self._writer.record(fact, payload=payload)
+            except StoreError as error:
+                log("receipt not stored", level=logging.ERROR, node=sealed.node, error=error)
+                return WireError.of(Code.INTERNAL, "the relayer cannot store the receipt")
         return None
 
     def _over(self, admitted: Admitted, code: str) -> None:

@@ -106,12 +106,14 @@ class Scanner:
         raw, changed = await self._poll(account)
         seen = self._mirror.learn_node(raw)
         facts: list[Fact] = []
-        if seen.state is not None:
-            if changed:
-                facts.append(_node_fact(seen, seen.state, self.now))
-            settlement = await self._writer.read(lambda store: store.settlement(account))
-            # Judged in every round, change or not: expiry is told by the chain's clock alone.
-            verdict = judge(settlement, seqno=seen.state.seqno, now=self.now)
+        if seen.state is not None and changed:
+            facts.append(_node_fact(seen, seen.state, self.now))
+        settlement = await self._writer.read(lambda store: store.settlement(account))
+        if seen.state is not None or raw.status in (Status.ABSENT, Status.UNINIT):
+            # Judged in every round, change or not: expiry is told by the chain's clock alone. A claim to a deleted
+            # node cannot land; it expires.
+            seqno = settlement.seqno if seen.state is None else seen.state.seqno
+            verdict = judge(settlement, seqno=seqno, now=self.now)
             if verdict is not None:
                 facts.append(verdict)
                 log("claim over", node=account, seqno=verdict.seqno, outcome=type(verdict).__name__)

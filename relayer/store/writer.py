@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from relayer.core.effects import Effect
 from relayer.core.facts import Fact
-from relayer.store.store import Entry, Mark, Recorded, Store
+from relayer.store.store import Entry, Mark, Recorded, Store, StoreError
 
 T = TypeVar("T")
 MAX_WAITING = 10_000
@@ -31,7 +31,7 @@ class Writer:
         """Why the last write failed, until one succeeds."""
 
     async def record(self, fact: Fact | None, *, cursor: Mark | None = None, payload: bytes | None = None) -> Recorded:
-        """Returns when it is on disk."""
+        """Returns when it is on disk. Raises StoreError."""
         return (await self.record_many((Entry(fact, cursor, payload),)))[0]
 
     async def record_many(self, entries: tuple[Entry, ...]) -> tuple[Recorded, ...]:
@@ -67,7 +67,9 @@ class Writer:
         together = [entry for entries, _ in waiting for entry in entries]
         try:
             recorded = await loop.run_in_executor(self._thread, self._store.record_many, together)
-        except Exception as error:
+        except Exception as cause:
+            error = StoreError(f"the database does not take facts: {cause}; check the disk's space and rights")
+            error.__cause__ = cause
             if len(waiting) > 1:
                 # One bad entry must not take down those that happened to wait with it.
                 for one in waiting:

@@ -29,6 +29,7 @@ from relayer.core.policy import SettlePolicy
 from relayer.core.request import RequestStatus
 from relayer.link import Kind
 from relayer.shell import Shell
+from relayer.store.store import StoreError
 
 
 def _load() -> ModuleType:
@@ -585,6 +586,41 @@ async def test_receipts_are_given_to_the_voucher_keys_holder_only(tmp_path: Path
         ):
             async with net.http.get(url, headers=headers) as response:
                 assert (response.status, (await response.json())["code"]) == (402, Code.VOUCHER_INVALID)
+
+
+async def test_g16_receipts_missed_while_the_relayer_was_down_are_fetched_from_the_agent(tmp_path: Path) -> None:
+    async with network(tmp_path) as net:
+        agent = world.Agent(net.machine, net.enclave)
+        agent.escrow, agent.row_epoch = net.client.account, net.client.row_epoch
+        await net.attach(agent)
+        await net.ask()
+        sealed, _ = net.client.seal("elsewhere", cap_nano=world.TON // 2)
+        net.enclave.issue(sealed, world.PRICE_NANO, bytes(32))
+        url = f"{net.url}/v1/receipts?escrow={net.client.account.hex()}"
+        row = f"&allotment={net.client.allotment.hex()}&key={net.machine.key.hex()}"
+        async with net.http.get(url + row + "&after=0", headers=receipts_headers(net)) as response:
+            body = await response.json()
+        assert [one["seq"] for one in body["receipts"]] == [1, 2]
+
+
+async def test_g18_full_disk_is_an_error_and_not_a_receipt_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network(tmp_path) as net:
+        await net.attach()
+        record = net.shell.writer.record
+
+        async def full(fact: Any, **options: Any) -> Any:
+            if isinstance(fact, ReceiptSeen):
+                raise StoreError("the database does not take facts: disk is full")
+            return await record(fact, **options)
+
+        monkeypatch.setattr(net.shell.writer, "record", full)
+        sealed, _ = net.client.seal("x")
+        _, body = await net.post(sealed)
+        frames = list(FrameParser().feed(body))
+        assert FrameType.RECEIPT not in [one.type for one in frames]
+        assert WireError.from_bytes(frames[-1].payload).code is Code.INTERNAL
 
 
 def release_body(net: Net, **changes: Any) -> dict[str, Any]:

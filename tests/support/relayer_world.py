@@ -413,6 +413,7 @@ class Agent:
         self.answer: Callable[[SealedRequest], AsyncIterator[bytes]] = enclave.answer
         self.after_cancel: Callable[[int], Awaitable[None]] | None = None
         self.send_offer = True
+        self.escrow, self.row_epoch = b"", 0
         self.offer: NodeOffer | None = None
         self._tasks: set[asyncio.Task] = set()
         self.close_code: int | None = None
@@ -471,8 +472,24 @@ class Agent:
                 await self.after_cancel(link.stream_of(data))
         elif kind is Kind.ASK_CLAIM:
             await self._claim(socket, json.loads(data[1:]))
+        elif kind is Kind.ASK_RECEIPTS:
+            await self._receipts(socket, json.loads(data[1:]))
         elif kind is Kind.ASK_RELEASE:
             await self._release(socket, json.loads(data[1:]))
+
+    async def _receipts(self, socket: aiohttp.ClientWebSocketResponse, ask: dict) -> None:
+        found = self.enclave.receipts.get(bytes.fromhex(ask["allotment"]), [])
+        rows = [
+            {
+                "escrow": self.escrow.hex(),
+                "allotment_epoch": self.row_epoch,
+                "key": ask["key"],
+                "frame": base64.b64encode(one.to_bytes()).decode(),
+            }
+            for one in found
+            if one.receipt.seq > ask["after_seq"]
+        ]
+        await socket.send_bytes(link.json_message(Kind.RECEIPTS, {"ask": ask["ask"], "receipts": rows, "error": None}))
 
     async def _serve(self, socket: aiohttp.ClientWebSocketResponse, data: bytes) -> None:
         number = link.stream_of(data)

@@ -272,7 +272,7 @@ async def test_writer__many_facts_share_a_commit_and_a_bad_one_fails_alone(tmp_p
     running = asyncio.ensure_future(writer.run())
     done = await asyncio.gather(*waiting, ask)
     assert all(one.new for one in done)
-    with pytest.raises(OverflowError):
+    with pytest.raises(StoreError, match="disk"):
         await bad
     assert [type(one) for one in opened] == [AskForClaim]
     assert len(await writer.read(lambda s: s.facts())) == 40
