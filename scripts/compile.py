@@ -39,8 +39,8 @@ def assembly(contract: Contract) -> str:
         return str(func_to_asm([f"{contract}.fc"]))
 
 
-# FunC dispatches through a dictionary of methods, which costs 160 to 260 gas per transaction. Contracts of the hot path have
-# no get methods (their state is decoded from their data), so that their entry points can stand in the root cell.
+# FunC dispatches through a dictionary of methods, which costs 160 to 260 gas per transaction. Contracts of the hot path
+# have no get methods (their state is decoded from their data), so that their entry points can stand in the root cell.
 _PROCEDURE = '}}END dup {id} swap 19 idict@ not abort"entry point {id} is missing"'
 _INTERNAL_ONLY = _PROCEDURE.format(id=0) + " nip <{ SETCP0 11 THROWIF swap INLINE }>c"
 _WITH_EXTERNAL = (

@@ -44,6 +44,7 @@ class ContractError(IntEnum):
     CLOSING = 506
     WRONG_AMOUNT = 507
     NOT_RIPE = 508
+    NO_KEY = 509
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.NOT_FREE: Explanation("the amount is more than the free part of the deposit", "top up, or release rows"),
     _E.CLOSING: Explanation("row or account is closing", "wait for it to end, then allot or open again"),
     _E.WRONG_AMOUNT: Explanation("the amount is 0, or outside what the row allows", "choose another amount"),
+    _E.NO_KEY: Explanation("the claim names no enclave key", "claim under the key that signed the receipts"),
     _E.NOT_RIPE: Explanation("no row's close timer has run", "wait until Row.closing_at"),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from pytoniq_core import Builder, Cell, Slice, begin_cell
@@ -101,12 +101,16 @@ class Row:
     terms: RowTerms
     keys: Mapping[bytes, KeyRow] = field(default_factory=dict)
     current_key: bytes | None = None
-    """The key that settled first under it most recently, kept in the row itself."""
+    """The key of the last settlement, kept in the row itself."""
+    outdated: KeyRow | None = None
+    """The current key's old entry among the keys before it, which counts for nothing."""
     allotment: bytes = NO_KEY
     """Allotment id, derived from network, escrow, epoch and node."""
 
     def to_builder(self) -> Builder:
         old = {key: row for key, row in self.keys.items() if key != self.current_key}
+        if self.current_key is not None and self.outdated is not None:
+            old[self.current_key] = self.outdated
         current = self.keys[self.current_key] if self.current_key is not None else KeyRow()
         cell = begin_cell().store_uint(self.epoch, 64).store_uint(self.allotted_nano, 64)
         cell.store_uint(self.seqno, 32).store_uint(self.closing_at, 32).store_bytes(self.current_key or NO_KEY)
@@ -121,10 +125,12 @@ class Row:
         keys = load_ids(s, KeyRow.from_slice)
         if len(keys) != count:
             raise CellError("a row's key count does not agree with its keys")
+        outdated = keys.get(current)
         if current != NO_KEY:
             keys[current] = current_row
         terms = RowTerms.from_cell(s.load_ref())
-        return cls(epoch, allotted, paid, seqno, closing_at, terms, keys, current if current != NO_KEY else None)
+        key = current if current != NO_KEY else None
+        return cls(epoch, allotted, paid, seqno, closing_at, terms, keys, key, outdated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,18 +199,7 @@ class EscrowState:
 
             escrow = child_address(registry, Kind.ESCROW, owner, index)
         rows = {
-            node: Row(
-                row.epoch,
-                row.allotted_nano,
-                row.paid_nano,
-                row.seqno,
-                row.closing_at,
-                row.terms,
-                row.keys,
-                row.current_key,
-                allotment_id(network, escrow, row.epoch, node),
-            )
-            for node, row in bare.items()
+            node: replace(row, allotment=allotment_id(network, escrow, row.epoch, node)) for node, row in bare.items()
         }
         return cls(
             voucher_key,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Self
+from typing import Final, Self
 
 from pytoniq_core import Cell, HashMap, Slice
 
@@ -15,50 +14,49 @@ from wrappers.registry import Parameters
 TEN_YEARS = 315_360_000
 
 
-class Gas(IntEnum):
+class Gas:
     """Gas constants of gas.fc; tests compare both files and pin each to a measurement."""
 
-    OPEN = 9000
-    ADMIT = 4000
-    ADMITTED = 4000
-    VERDICT = 30000
-    NODE_INIT = 9000
-    PAID = 5000
-    COLLECT = 4000
-    CLAIM = 6000
-    CLAIM_ENTRY = 1700
-    CLAIM_RECEIPT = 8000
-    ESCROW_INIT = 9000
-    SETTLE = 26000
-    TOP_UP = 4000
-    ALLOT = 16000
-    RAISE = 16000
-    LOWER = 16000
-    RECLAIM = 16000
-    WITHDRAW = 6000
-    CLOSE = 6000
-    CLOSE_ROW = 9000
-    FINISH = 6000
-    FINISH_ROW = 3000
-    BOUNCED_PAYMENT = 3000
+    OPEN: Final = 7750
+    ADMIT: Final = 3550
+    ADMITTED: Final = 2800
+    VERDICT: Final = 46200
+    NODE_INIT: Final = 7500
+    PAID: Final = 5300
+    COLLECT: Final = 5500
+    CLAIM: Final = 4150
+    CLAIM_ENTRY: Final = 1650
+    CLAIM_RECEIPT: Final = 7300
+    ESCROW_INIT: Final = 7500
+    SETTLE: Final = 31050
+    TOP_UP: Final = 2650
+    ALLOT: Final = 17300
+    RAISE: Final = 16450
+    LOWER: Final = 20500
+    RECLAIM: Final = 20350
+    WITHDRAW: Final = 8150
+    CLOSE: Final = 6600
+    CLOSE_ROW: Final = 19050
+    FINISH: Final = 6600
+    FINISH_ROW: Final = 4750
 
 
-class Size(IntEnum):
+class Size:
     """Sizes of gas.fc, in cells and bits."""
 
-    NODE_DATA_CELLS = 6
-    NODE_DATA_BITS = 4200
-    ESCROW_DATA_CELLS = 3
-    ESCROW_DATA_BITS = 1700
-    ROW_CELLS = 3
-    ROW_BITS = 1500
-    KEY_ROW_CELLS = 2
-    KEY_ROW_BITS = 800
-    OPEN_CELLS = 10
-    OPEN_BITS = 4000
-    VERDICT_CELLS = 2
-    VERDICT_BITS = 672
-    ENTRY_BITS = 992
+    NODE_DATA_CELLS: Final = 6
+    NODE_DATA_BITS: Final = 4300
+    ESCROW_DATA_CELLS: Final = 3
+    ESCROW_DATA_BITS: Final = 1700
+    ROW_CELLS: Final = 3
+    ROW_BITS: Final = 1500
+    KEY_ROW_CELLS: Final = 2
+    KEY_ROW_BITS: Final = 800
+    OPEN_CELLS: Final = 10
+    OPEN_BITS: Final = 4000
+    VERDICT_CELLS: Final = 2
+    VERDICT_BITS: Final = 672
+    ENTRY_BITS: Final = 992
 
 
 def _up(numerator: int) -> int:
@@ -189,16 +187,16 @@ class Fees:
         return self.prices.gas(Gas.RAISE)
 
     def lower(self) -> int:
-        return self.prices.gas(Gas.LOWER) + self.prices.forward(0, 0)
+        return self.prices.gas(Gas.LOWER) + 2 * self.prices.forward(0, 0)
 
     def reclaim(self) -> int:
-        return self.prices.gas(Gas.RECLAIM) + self.prices.forward(0, 0)
+        return self.prices.gas(Gas.RECLAIM) + 2 * self.prices.forward(0, 0)
 
     def withdraw(self) -> int:
-        return self.prices.gas(Gas.WITHDRAW) + self.prices.forward(0, 0)
+        return self.prices.gas(Gas.WITHDRAW) + 2 * self.prices.forward(0, 0)
 
     def close(self, rows: int) -> int:
-        return self.prices.gas(Gas.CLOSE + rows * Gas.CLOSE_ROW) + self.prices.forward(0, 0)
+        return self.prices.gas(Gas.CLOSE + rows * Gas.CLOSE_ROW) + 2 * self.prices.forward(0, 0)
 
     def finish(self, rows: int) -> int:
         return self.prices.gas(Gas.FINISH + rows * Gas.FINISH_ROW) + 2 * self.prices.forward(0, 0)

@@ -1,0 +1,290 @@
+"""A small network on the emulated ledger: registry, attestation, wallets, one operator's node, one client's escrow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pytoniq_core import Cell
+
+from chain.api import Status
+from chain.outgoing import Outgoing
+from chain.wallet import Wallet, external_message
+from devnet.ledger import Ledger
+from devnet.trace import Trace
+from wrappers import escrow, node, registry
+from wrappers.attestation import AttestationState
+from wrappers.code import Contract, code, code_hash
+from wrappers.fees import Fees, Prices
+from wrappers.registry import Kind, Parameters, RegistryState
+from wrappers.signed import Claim, GenesisState, Receipt, Release, Voucher, network_id, sign
+
+TON = 1_000_000_000
+HOUR = 3600
+DAY = 86_400
+NO_HASH = bytes(32)
+TERMS = sha256(b"terms").digest()
+PARAMETERS = Parameters(
+    min_stake_nano=5 * TON,
+    min_deposit_nano=TON // 10,
+    gas_level_nano=TON // 2,
+    payout_threshold_nano=TON // 5,
+    unbonding=3 * DAY,
+    claim_window=7 * DAY,
+    challenge_window=2 * DAY,
+    min_close_timer=HOUR,
+    max_close_timer=7 * DAY,
+)
+
+
+def key_of(name: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(sha256(name.encode()).digest())
+
+
+def public(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def account_of_name(name: str) -> bytes:
+    return sha256(b"account " + name.encode()).digest()
+
+
+@dataclass
+class World:
+    """Acts for honest parties; tests act for the others. Amounts nanoTON."""
+
+    ledger: Ledger
+    genesis_key: Ed25519PrivateKey = field(default_factory=lambda: key_of("genesis"))
+    governor: Wallet = field(default_factory=lambda: Wallet(key_of("governor")))
+    operator: Wallet = field(default_factory=lambda: Wallet(key_of("operator")))
+    client: Wallet = field(default_factory=lambda: Wallet(key_of("client")))
+    stranger: Wallet = field(default_factory=lambda: Wallet(key_of("stranger")))
+    voucher_key: Ed25519PrivateKey = field(default_factory=lambda: key_of("voucher"))
+    enclave_key: Ed25519PrivateKey = field(default_factory=lambda: key_of("enclave"))
+    release_key: Ed25519PrivateKey = field(default_factory=lambda: key_of("release"))
+    payout: bytes = field(default_factory=lambda: Wallet(key_of("payout")).account)
+    parameters: Parameters = PARAMETERS
+
+    def __post_init__(self) -> None:
+        self.registry = registry.singleton_address(code(Contract.REGISTRY), public(self.genesis_key), 0)
+        self.attestation = registry.singleton_address(code(Contract.ATTESTATION), public(self.genesis_key), 0)
+        self.network = network_id(self.ledger.global_id, self.registry)
+        self.fees = Fees(Prices.from_config(self.ledger.config), self.parameters)
+
+    # ------------------------------------------------------------------------------------------ deployment
+
+    @property
+    def registry_state(self) -> RegistryState:
+        return RegistryState(
+            self.governor.account,
+            self.network,
+            self.attestation,
+            self.parameters,
+            code(Contract.STUB),
+            code(Contract.NODE),
+            code(Contract.ESCROW),
+        )
+
+    def genesis_body(self, account: bytes, state: Cell, key: Ed25519PrivateKey | None = None) -> Cell:
+        signature = sign(GenesisState(self.ledger.global_id, account, bytes(state.hash)), key or self.genesis_key)
+        return registry.genesis(signature, state)
+
+    def deploy(self) -> None:
+        for contract, account, state in (
+            (Contract.REGISTRY, self.registry, self.registry_state.to_cell()),
+            (Contract.ATTESTATION, self.attestation, AttestationState(self.registry, self.network).to_cell()),
+        ):
+            trace = self.ledger.send_internal(
+                source=self.governor.account,
+                destination=account,
+                value_nano=TON,
+                body=self.genesis_body(account, state),
+                state_init=registry.singleton_state_init(code(contract), public(self.genesis_key), 0),
+            )
+            assert not trace.failed
+
+    def fund_wallets(self, *wallets: Wallet) -> None:
+        """Give every wallet money and have it deployed, so that later sends cost what they cost every day."""
+        for wallet in wallets:
+            self.ledger.faucet(wallet.account, 1_000 * TON)
+            self.send(wallet, wallet.account, 1, None)
+
+    # ------------------------------------------------------------------------------------------ sending
+
+    def send(
+        self, wallet: Wallet, destination: bytes, value_nano: int, body: Cell | None, *, run: bool = True
+    ) -> Trace:
+        """A real transaction of a v4r2 wallet."""
+        state = self.ledger.account(wallet.account)
+        fresh = state.status is not Status.ACTIVE or state.data is None
+        seqno = 0 if fresh or state.data is None else int(state.data.begin_parse().load_uint(32))
+        message = external_message(
+            wallet,
+            [Outgoing(destination, value_nano, body)],
+            seqno=seqno,
+            valid_until=self.ledger.now + 60,
+            with_init=fresh,
+        )
+        return self.ledger.send_external(message, run=run)
+
+    def tell(self, source: bytes, destination: bytes, value_nano: int, body: Cell | None) -> Trace:
+        """A message from an account that has no wallet; its value is minted."""
+        return self.ledger.send_internal(source=source, destination=destination, value_nano=value_nano, body=body)
+
+    # ------------------------------------------------------------------------------------------ births
+
+    def open_node(
+        self, wallet: Wallet | None = None, index: int = 0, value_nano: int | None = None
+    ) -> tuple[bytes, Trace]:
+        wallet = wallet or self.operator
+        config = node.NodeConfig(wallet.account, self.payout, public(self.release_key))
+        body = registry.open_node(code_hash(Contract.NODE), index, config)
+        trace = self.send(wallet, self.registry, value_nano or self.fees.open_node(), body)
+        return registry.child_address(self.registry, Kind.NODE, wallet.account, index), trace
+
+    def open_escrow(
+        self,
+        wallet: Wallet | None = None,
+        index: int = 0,
+        value_nano: int | None = None,
+        first: escrow.FirstAllotment | None = None,
+    ) -> tuple[bytes, Trace]:
+        wallet = wallet or self.client
+        config = escrow.EscrowConfig(public(self.voucher_key), first)
+        body = registry.open_escrow(code_hash(Contract.ESCROW), index, config)
+        value = value_nano or self.fees.open_escrow(0, first.amount_nano if first else None)
+        trace = self.send(wallet, self.registry, value, body)
+        return registry.child_address(self.registry, Kind.ESCROW, wallet.account, index), trace
+
+    def row_terms(self, close_timer: int = HOUR) -> escrow.RowTerms:
+        return escrow.RowTerms(public(self.release_key), close_timer)
+
+    def verdict(self, account: bytes, key: Ed25519PrivateKey | None = None, **changes: int) -> node.VerdictBody:
+        state = self.node(account)
+        values = {
+            "epoch": state.epoch,
+            "attested_until": self.ledger.now + DAY,
+            "block_seqno": state.block_seqno + 1,
+            "tier": 1,
+        }
+        values.update(changes)
+        return node.VerdictBody(
+            key=public(key or self.enclave_key), measurement=b"\x11" * 32, platform=b"\x22" * 32, **values
+        )
+
+    def admit(self, account: bytes, key: Ed25519PrivateKey | None = None, **changes: int) -> Trace:
+        body = registry.admit(account, self.verdict(account, key, **changes))
+        return self.send(self.governor, self.registry, self.fees.admit(), body)
+
+    # ------------------------------------------------------------------------------------------ state
+
+    def node(self, account: bytes) -> node.NodeState:
+        data = self.ledger.account(account).data
+        assert data is not None
+        state = node.NodeState.from_cell(data)
+        assert state is not None
+        assert state.to_cell().hash == data.hash
+        return state
+
+    def escrow(self, account: bytes) -> escrow.EscrowState:
+        data = self.ledger.account(account).data
+        assert data is not None
+        state = escrow.EscrowState.from_cell(data, account)
+        assert state is not None
+        assert state.to_cell().hash == data.hash
+        return state
+
+    def alive(self, account: bytes) -> bool:
+        return self.ledger.account(account).status is Status.ACTIVE
+
+    # ------------------------------------------------------------------------------------------ signed structures
+
+    def entry(
+        self,
+        account: bytes,
+        node_account: bytes,
+        cumulative: int,
+        *,
+        cap: int | None = None,
+        acked: int = 0,
+        seq: int = 1,
+        key: Ed25519PrivateKey | None = None,
+        voucher_key: Ed25519PrivateKey | None = None,
+        allotment: bytes | None = None,
+    ) -> node.Entry:
+        cap = cumulative if cap is None else cap
+        allotment = allotment or self.escrow(account).rows[node_account].allotment
+        voucher = Voucher(allotment, public(key or self.enclave_key), cap, acked, TERMS)
+        signature = sign(voucher, voucher_key or self.voucher_key)
+        return node.Entry(cumulative, seq, cap, acked, TERMS, signature)
+
+    def receipt(self, account: bytes, node_account: bytes, entry: node.Entry) -> Receipt:
+        return Receipt(
+            self.escrow(account).rows[node_account].allotment,
+            self.node(node_account).node_id,
+            entry.seq,
+            entry.terms,
+            entry.cumulative_nano,
+            entry.cumulative_nano,
+            NO_HASH,
+            NO_HASH,
+        )
+
+    def claim_external(
+        self,
+        account: bytes,
+        entries: Sequence[node.ClaimEntry],
+        *,
+        key: Ed25519PrivateKey | None = None,
+        **changes: int,
+    ) -> Cell:
+        state = self.node(account)
+        seqno = changes.get("seqno", state.seqno)
+        valid_until = changes.get("valid_until", self.ledger.now + 60)
+        tokens = changes.get("tokens", state.tokens + 100)
+        entries_cell, roots_cell = node.batch(entries)
+        signed = Claim(
+            state.node_id, seqno, valid_until, len(entries), tokens, bytes(entries_cell.hash), bytes(roots_cell.hash)
+        )
+        signature = sign(signed, key or self.enclave_key)
+        return node.claim_message(account, signature, seqno, valid_until, tokens, entries)
+
+    def claim(self, account: bytes, entries: Sequence[node.ClaimEntry], **changes: int) -> Trace:
+        return self.ledger.send_external(self.claim_external(account, entries, **changes))
+
+    def settle_one(self, account: bytes, node_account: bytes, cumulative: int, *, seq: int = 1) -> Trace:
+        entry = self.entry(account, node_account, cumulative, seq=seq)
+        return self.claim(node_account, [node.ClaimEntry(account, entry, NO_HASH)])
+
+    def release(self, account: bytes, node_account: bytes, allotted: int) -> bytes:
+        row = self.escrow(account).rows[node_account]
+        return sign(Release(row.allotment, row.seqno, allotted), self.release_key)
+
+
+def built_world(global_id: int | None = None) -> World:
+    world = World(Ledger() if global_id is None else Ledger(global_id=global_id))
+    world.deploy()
+    world.fund_wallets(world.governor, world.operator, world.client, world.stranger)
+    world.ledger.faucet(world.payout, TON)
+    return world
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A registered, admitted node and an escrow with 2 TON allotted to it."""
+
+    node: bytes
+    escrow: bytes
+
+
+def make_pair(world: World) -> Pair:
+    node_account, trace = world.open_node()
+    assert not trace.failed
+    assert not world.admit(node_account).failed
+    first = escrow.FirstAllotment(node_account, 2 * TON, world.row_terms())
+    account, trace = world.open_escrow(first=first, value_nano=world.fees.open_escrow(3 * TON, 2 * TON))
+    assert not trace.failed
+    return Pair(node_account, account)

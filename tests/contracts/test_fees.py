@@ -1,0 +1,406 @@
+"""G8: gas constants against measured worst cases, exact borders of every need, and the formulas on both sides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from contracts_world import DAY, HOUR, NO_HASH, TON, Pair, World, built_world, key_of, make_pair, public
+from pytoniq_core import Cell, begin_cell
+
+import contracts
+from chain.api import Transaction
+from devnet.ledger import Rejected
+from devnet.trace import Trace
+from wrappers import escrow, node, registry
+from wrappers.code import Contract, code, code_hash, size_of
+from wrappers.errors import ContractError
+from wrappers.fees import Gas, Size
+from wrappers.ops import Op
+from wrappers.registry import Kind
+from wrappers.signed import Voucher, sign
+
+GAS_FC = Path(contracts.__file__).parent / "common" / "gas.fc"
+
+
+def settle_body(entry: node.Entry, key: bytes, *, acked_only: bool = False) -> Cell:
+    body = begin_cell().store_uint(Op.SETTLE, 32).store_bytes(key).store_bit(int(acked_only))
+    return body.store_ref(entry.to_cell()).end_cell()
+
+
+def neighbours(account: bytes, count: int) -> list[bytes]:
+    """Ids that share ever longer prefixes with `account`: with them its leaf is as deep in a dictionary as can be."""
+    number = int.from_bytes(account, "big")
+    return [(number ^ (1 << (255 - i))).to_bytes(32, "big") for i in range(count)]
+
+
+def gas_at(trace: Trace, account: bytes) -> int:
+    return int(trace.of(account)[0].gas_used)
+
+
+@dataclass
+class Deep:
+    """An escrow with sixteen rows, one of them with sixteen keys, in the deepest possible trees.
+
+    Nodes and keys are fixed numbers, so that the shape of the trees does not follow the code's addresses.
+    """
+
+    world: World
+    escrow: bytes
+    node: bytes
+
+    def settle(self, key: bytes, cumulative: int) -> Trace:
+        row = self.world.escrow(self.escrow).rows[self.node]
+        voucher = Voucher(row.allotment, key, cumulative, 0, NO_HASH)
+        entry = node.Entry(cumulative, 1, cumulative, 0, NO_HASH, sign(voucher, self.world.voucher_key))
+        # The payment is not delivered: nobody lives at the node's address.
+        ledger, body = self.world.ledger, settle_body(entry, key)
+        ledger.send_internal(source=self.node, destination=self.escrow, value_nano=TON // 10, body=body, run=False)
+        trace = ledger.run(1)
+        ledger.queue.clear()
+        return trace
+
+
+def make_deep(world: World, base: bytes) -> Deep:
+    account, _ = world.open_escrow(value_nano=world.fees.open_escrow(10 * TON))
+    for row in [*neighbours(base, 15), base]:
+        trace = world.send(world.client, account, TON, escrow.allot(row, TON, world.row_terms()))
+        assert not trace.failed
+    deep = Deep(world, account, base)
+    for key in [*neighbours(base, 15), base]:
+        assert not deep.settle(key, TON // 50).failed
+    return deep
+
+
+BASES = (b"\x5a" * 32, b"\xff" * 32)
+
+
+def measure() -> dict[str, int]:
+    """Worst-case gas of every operation."""
+    world = built_world()
+    used: dict[str, int] = {}
+    account, trace = world.open_node()
+    used["NODE_INIT"] = gas_at(trace, account)
+    open_gas = gas_at(trace, world.registry)
+    first = escrow.FirstAllotment(account, 2 * TON, world.row_terms())
+    account, trace = world.open_escrow(first=first)
+    used["ESCROW_INIT"] = gas_at(trace, account)
+    used["OPEN"] = max(open_gas, gas_at(trace, world.registry))
+    used.update(measure_node())
+    deep = [measure_deep(base) for base in BASES]
+    used.update({name: max(each[name] for each in deep) for name in deep[0]})
+    return used
+
+
+def measure_deep(base: bytes) -> dict[str, int]:
+    world = built_world()
+    deep = make_deep(world, base)
+    account, ledger = deep.escrow, world.ledger
+    used: dict[str, int] = {}
+    snapshot = ledger.snapshot()
+
+    def at(act: Callable[[], Trace]) -> int:
+        ledger.revert(snapshot)
+        trace = act()
+        assert not trace.failed, [(tx.exit_code, tx.action_code) for tx in trace.failed]
+        return gas_at(trace, account)
+
+    def client(body: Cell | None) -> Callable[[], Trace]:
+        return lambda: world.send(world.client, account, TON, body)
+
+    def release(row: bytes, allotted: int) -> bytes:
+        return world.release(account, row, allotted)
+
+    hot, old = base, neighbours(base, 15)[-1]
+    used["SETTLE"] = max(at(lambda: deep.settle(hot, TON // 10)), at(lambda: deep.settle(old, TON // 10)))
+    used["TOP_UP"] = at(client(escrow.top_up()))
+    used["RAISE"] = at(client(escrow.raise_allotment(base, 1)))
+    used["WITHDRAW"] = at(client(escrow.withdraw(1)))
+    used["RECLAIM"] = at(client(escrow.reclaim(base)))
+    ledger.revert(snapshot)
+    rows = world.escrow(account).rows
+    bodies = [escrow.lower(base, amount, release(base, amount)) for amount in (rows[base].paid_nano, TON)]
+    releases = [escrow.CloseRelease(row, TON, release(row, TON)) for row in rows]
+    used["LOWER"] = max(at(client(body)) for body in bodies)
+    with_rows = at(client(escrow.close(releases)))
+
+    def ripe() -> Trace:
+        world.send(world.client, account, TON, escrow.close())
+        ledger.now += DAY
+        return world.send(world.stranger, account, TON, escrow.finish())
+
+    finish_with_rows = at(ripe)
+    ledger.revert(snapshot)
+    last = neighbours(base, 15)[-1]
+    paid = world.escrow(account).rows[last].paid_nano
+    assert not world.send(world.client, account, TON, escrow.lower(last, paid, release(last, paid))).failed
+    trace = world.send(world.client, account, TON, escrow.allot(last, 1, world.row_terms()))
+    used["ALLOT"] = gas_at(trace, account)
+
+    world = built_world()
+    empty, _ = world.open_escrow()
+    used["CLOSE"] = gas_at(world.send(world.client, empty, TON, escrow.close()), empty)
+    used["CLOSE_ROW"] = -(-(with_rows - used["CLOSE"]) // 16)
+    # `finish` without rows has nothing to do: its fixed part is that of `close`, which shares all of it.
+    used["FINISH"] = used["CLOSE"]
+    used["FINISH_ROW"] = -(-(finish_with_rows - used["FINISH"]) // 16)
+    return used
+
+
+def measure_node() -> dict[str, int]:
+    world = built_world()
+    pair, used = make_pair(world), {}
+    for index in range(32):
+        world.admit(pair.node, key_of(f"key {index}"))
+    state = world.node(pair.node)
+    assert len(state.retired) == 32
+    world.ledger.now += 8 * DAY
+    trace = world.admit(pair.node, world.enclave_key)
+    assert not trace.failed and len(world.node(pair.node).retired) == 32 + 1 - 1 - 2
+    used["ADMIT"] = gas_at(trace, world.registry)
+    used["ADMITTED"] = gas_at(trace, world.attestation)
+    used["VERDICT"] = gas_at(trace, pair.node)
+
+    world = built_world()
+    pair = make_pair(world)
+    entry = world.entry(pair.escrow, pair.node, TON)
+    item = node.ClaimEntry(pair.escrow, entry, NO_HASH)
+    snapshot = world.ledger.snapshot()
+    # 1.3 TON above gas level and threshold: the payment is forwarded at once, the dearest case.
+    trace = world.claim(pair.node, [item])
+    one = gas_at(trace, pair.node)
+    used["PAID"] = int(trace.of(pair.node)[1].gas_used)
+    world.ledger.revert(snapshot)
+    world.send(world.operator, pair.node, 10 * TON, None)
+    many = gas_at(world.claim(pair.node, [item] * 200), pair.node)
+    used["CLAIM_ENTRY"] = -(-(many - one) // 199)
+    used["CLAIM"] = one - used["CLAIM_ENTRY"]
+    world.ledger.revert(snapshot)
+    trace = world.send(world.stranger, pair.node, 10 * TON, claim_receipt_body(world, pair, retired=True))
+    assert not trace.failed
+    used["CLAIM_RECEIPT"] = gas_at(trace, pair.node)
+    world.ledger.revert(snapshot)
+    world.send(world.operator, pair.node, 10 * TON, None)
+    used["COLLECT"] = gas_at(world.send(world.stranger, pair.node, TON, node.collect()), pair.node)
+    return used
+
+
+def claim_receipt_body(world: World, pair: Pair, *, retired: bool = False) -> Cell:
+    if retired:
+        for index in range(8):
+            world.admit(pair.node, key_of(f"key {index}"))
+    entry = world.entry(pair.escrow, pair.node, TON)
+    receipt = world.receipt(pair.escrow, pair.node, entry)
+    epoch = world.escrow(pair.escrow).rows[pair.node].epoch
+    signature = sign(receipt, world.enclave_key)
+    return node.claim_receipt(public(world.enclave_key), pair.escrow, epoch, receipt, signature, entry)
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, int]:
+    return measure()
+
+
+@pytest.mark.parametrize("operation", sorted(name for name in vars(Gas) if name.isupper()))
+def test_g8_gas_constant_is_at_least_the_worst_case_and_at_most_a_tenth_above(
+    measured: dict[str, int], operation: str
+) -> None:
+    constant, used = getattr(Gas, operation), measured[operation]
+    assert used <= constant <= used * 1.1 + 1, f"{operation}: {constant} against {used} measured"
+
+
+# ------------------------------------------------------------------------------------------------ borders
+
+
+@dataclass(frozen=True)
+class Border:
+    """One message, what it needs, and whether its effect is there."""
+
+    sender: bytes
+    target: bytes
+    need_nano: int
+    body: Cell | None
+
+
+def borders(world: World, pair: Pair) -> dict[str, Border]:
+    fees, client, controller = world.fees, world.client.account, world.operator.account
+    row = world.escrow(pair.escrow).rows[pair.node]
+    release = world.release(pair.escrow, pair.node, TON)
+    released = escrow.CloseRelease(pair.node, 0, world.release(pair.escrow, pair.node, 0))
+    first = escrow.FirstAllotment(pair.node, TON, world.row_terms())
+    config = escrow.EscrowConfig(public(world.voucher_key), first)
+    node_config = node.NodeConfig(controller, world.payout, public(world.release_key))
+    entry = world.entry(pair.escrow, pair.node, TON)
+    other = b"\x55" * 32
+    hashes = code_hash(Contract.NODE), code_hash(Contract.ESCROW)
+    key = public(world.enclave_key)
+    return {
+        "open_node": Border(
+            controller, world.registry, fees.open_node(), registry.open_node(hashes[0], 5, node_config)
+        ),
+        "open_escrow": Border(
+            client, world.registry, fees.open_escrow(0, TON), registry.open_escrow(hashes[1], 5, config)
+        ),
+        "admit": Border(
+            world.governor.account, world.registry, fees.admit(), registry.admit(pair.node, world.verdict(pair.node))
+        ),
+        "settle": Border(pair.node, pair.escrow, fees.settle_need(), settle_body(entry, key)),
+        "claim_receipt": Border(client, pair.node, fees.claim_receipt(), claim_receipt_body(world, pair)),
+        "top_up": Border(client, pair.escrow, fees.top_up() + 1, escrow.top_up()),
+        "plain transfer": Border(client, pair.escrow, fees.top_up() + 1, None),
+        "allot": Border(client, pair.escrow, fees.allot(), escrow.allot(other, TON // 2, world.row_terms())),
+        "raise": Border(client, pair.escrow, fees.raise_allotment(), escrow.raise_allotment(pair.node, TON // 2)),
+        "lower": Border(client, pair.escrow, fees.lower(), escrow.lower(pair.node, TON, release)),
+        "reclaim": Border(client, pair.escrow, fees.reclaim(), escrow.reclaim(pair.node)),
+        "withdraw": Border(client, pair.escrow, fees.withdraw(), escrow.withdraw(TON // 2)),
+        "close": Border(client, pair.escrow, fees.close(len([row])), escrow.close([released])),
+    }
+
+
+BORDERS = [
+    "open_node",
+    "open_escrow",
+    "admit",
+    "settle",
+    "claim_receipt",
+    "top_up",
+    "allot",
+    "raise",
+    "lower",
+    "reclaim",
+    "withdraw",
+    "close",
+    "plain transfer",
+]
+
+
+@pytest.mark.parametrize("operation", BORDERS)
+def test_g8_need_minus_one_is_refused_with_the_money_back_and_need_passes(
+    world: World, pair: Pair, operation: str
+) -> None:
+    border = borders(world, pair)[operation]
+    before = world.ledger.account(border.target)
+    snapshot = world.ledger.snapshot()
+    trace = world.tell(border.sender, border.target, border.need_nano - 1, border.body)
+    assert trace.failed[0].exit_code == ContractError.LOW_VALUE
+    returned = trace.failed[0].out_msgs
+    assert len(returned) == 1 and returned[0].bounced and returned[0].destination == border.sender
+    after = world.ledger.account(border.target)
+    assert after.data is not None and before.data is not None and after.data.hash == before.data.hash
+    assert after.balance_nano == before.balance_nano
+
+    world.ledger.revert(snapshot)
+    trace = world.tell(border.sender, border.target, border.need_nano, border.body)
+    assert not trace.failed, [(tx.exit_code, tx.action_code) for tx in trace.failed]
+    assert trace.total_fees_nano == trace.balance_delta_nano
+
+
+def test_g8_finish_border(world: World, pair: Pair) -> None:
+    world.send(world.client, pair.escrow, TON, escrow.close())
+    world.ledger.now += 2 * HOUR
+    need = world.fees.finish(1)
+    refused = world.tell(world.stranger.account, pair.escrow, need - 1, escrow.finish())
+    assert refused.failed[0].exit_code == ContractError.LOW_VALUE
+    assert not world.tell(world.stranger.account, pair.escrow, need, escrow.finish()).failed
+    assert not world.alive(pair.escrow)
+
+
+def test_g8_collect_border(world: World, pair: Pair) -> None:
+    world.send(world.operator, pair.node, TON, None)
+    need = world.fees.collect()
+    refused = world.tell(world.stranger.account, pair.node, need - 1, node.collect())
+    assert refused.failed[0].exit_code == ContractError.LOW_VALUE
+    assert not world.tell(world.stranger.account, pair.node, need, node.collect()).failed
+
+
+@pytest.mark.parametrize("count", [40, 200])
+def test_g8_claim_is_refused_one_nano_below_the_closed_formula_and_cannot_fail_at_it(
+    world: World, pair: Pair, count: int
+) -> None:
+    entry = world.entry(pair.escrow, pair.node, TON)
+    message = world.claim_external(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)] * count)
+    cells, bits = size_of(*message.refs)
+    state = world.node(pair.node)
+    locked = state.stake_nano + state.rent_reserve_nano
+    wanted = locked + world.fees.claim_need(count) + world.fees.prices.forward(cells, bits)
+    have = world.ledger.balance(pair.node)
+    assert have < wanted
+    world.ledger.faucet(pair.node, wanted - have - 1)
+    with pytest.raises(Rejected) as rejected:
+        world.ledger.send_external(message)
+    assert rejected.value.exit_code == ContractError.LOW_RESERVE
+    assert world.ledger.balance(pair.node) == wanted - 1, "an external refused before accept costs nothing"
+    world.ledger.faucet(pair.node, 1)
+    trace = world.ledger.send_external(message, run=False)
+    (tx,) = trace.transactions
+    assert (tx.exit_code, tx.action_code, len(tx.out_msgs)) == (0, 0, count)
+    assert world.ledger.balance(pair.node) >= locked
+
+
+def test_g8_stake_and_deposit_are_at_least_what_was_asked_for(world: World) -> None:
+    account, _ = world.open_node()
+    assert world.node(account).stake_nano >= world.parameters.min_stake_nano
+    first = escrow.FirstAllotment(account, TON, world.row_terms())
+    account, _ = world.open_escrow(first=first)
+    state = world.escrow(account)
+    assert state.deposit_nano >= TON and state.free_nano >= 0
+
+
+def test_g8_a_payment_of_one_nano_is_taken_by_the_node(world: World, pair: Pair) -> None:
+    entry = world.entry(pair.escrow, pair.node, 1)
+    body = settle_body(entry, public(world.enclave_key))
+    trace = world.tell(pair.node, pair.escrow, world.fees.settle_need(), body)
+    assert not trace.failed
+    assert world.node(pair.node).earned_nano == 1
+
+
+# ------------------------------------------------------------------------------------------------ formulas and sizes
+
+
+def test_g8_formulas_and_constants_are_those_of_gas_fc() -> None:
+    text = GAS_FC.read_text()
+    for kind, ours in (("gas", Gas), ("size", Size)):
+        theirs = {name.upper(): int(value) for name, value in re.findall(rf"const int {kind}::(\w+) = (\d+);", text)}
+        assert theirs == {name: value for name, value in vars(ours).items() if name.isupper()}
+
+
+def test_g8_needs_follow_the_chains_prices(world: World) -> None:
+    dear = replace(world.fees, prices=replace(world.fees.prices, gas_price=world.fees.prices.gas_price * 3))
+    assert dear.settle_need() > 2 * world.fees.settle_need()
+
+
+def test_g9_sizes_reserved_for_are_at_least_the_real_ones(world: World, pair: Pair) -> None:
+    node_cells, node_bits = size_of(world.ledger.account(pair.node).data)
+    assert (node_cells + 1, node_bits + 450) <= (Size.NODE_DATA_CELLS, Size.NODE_DATA_BITS)
+    empty, _ = world.open_escrow(index=1)
+    cells, bits = size_of(world.ledger.account(empty).data)
+    assert cells + 1 <= Size.ESCROW_DATA_CELLS and bits + 450 <= Size.ESCROW_DATA_BITS
+    with_row = size_of(world.ledger.account(pair.escrow).data)
+    assert with_row[0] - cells <= Size.ROW_CELLS and with_row[1] - bits <= Size.ROW_BITS
+
+
+def test_g8_init_message_is_within_the_size_that_its_forwarding_was_priced_for(world: World) -> None:
+    _, trace = world.open_node()
+    first = escrow.FirstAllotment(b"\x55" * 32, TON, world.row_terms())
+    _, escrow_trace = world.open_escrow(first=first)
+    for contract, run in ((Contract.NODE, trace), (Contract.ESCROW, escrow_trace)):
+        (birth,) = run.of(world.registry)
+        (message,) = birth.out_msgs
+        cells, bits = size_of(code(contract))
+        priced = world.fees.prices.forward(cells + Size.OPEN_CELLS, bits + Size.OPEN_BITS)
+        total_fee = message.forward_fee_nano * 3 // 2  # a third of it is collected in the sender's transaction
+        assert total_fee <= priced
+
+
+def test_second_open_of_an_index_returns_the_money_to_the_owner(world: World, pair: Pair) -> None:
+    before = world.escrow(pair.escrow)
+    _, trace = world.open_escrow(value_nano=world.fees.open_escrow(3 * TON))
+    assert not trace.failed
+    assert world.escrow(pair.escrow) == before
+    last: Transaction = trace.transactions[-1]
+    assert last.account == world.client.account and last.in_msg is not None
+    assert last.in_msg.value_nano > 3 * TON
+    assert registry.child_address(world.registry, Kind.ESCROW, world.client.account, 0) == pair.escrow
