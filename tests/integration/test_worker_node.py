@@ -29,7 +29,7 @@ from app.processes import Service, Supervisor
 from chain.outgoing import Outgoing
 from chain.wait import until
 from protocol import commitments
-from protocol.errors import Code
+from protocol.errors import Code, WireError
 from protocol.frames import FrameType, parse_header
 from protocol.offer import NodeOffer
 from protocol.opening import Endpoint, Opening, Shape
@@ -484,12 +484,22 @@ async def test_g4_g16_a_node_from_admission_to_crashes(world: World) -> None:
     text, last = await client.ask()
     assert isinstance(last, Completed) and last.signed.receipt.seq == 1
 
-    # The agent dies with an unclaimed receipt; its successor has a new key and still is paid.
+    # The agent dies with an unclaimed receipt and in the middle of an answer; its successor has a new key, is paid for
+    # the receipt, and does not know the answer that had none.
+    world.model.hold_after, world.model.gate, world.model.held = 2, asyncio.Event(), asyncio.Event()
+    _, request = await client.sealed()
+    await world.relayer.open(request.to_bytes())
+    await world.model.held.wait()
     await world.restart_worker()
+    world.model.gate.set()
+    world.model.hold_after = 1000
     newest = await world.live_offer()
     assert newest.signing_key not in (offer.signing_key, old_key)
     await client.wait_paid(4 * amount)
     assert sum(row.paid_nano for row in (await client.row()).keys.values()) == 4 * amount
+    lost = await world.relayer.open(request.to_bytes())
+    await lost.ended.wait()
+    assert WireError.from_bytes(lost.frames[5:]).code is Code.SEALING_KEY_UNKNOWN
     client.use(newest)
 
     # A release is refused while something is owed, then given, and ends the service under the row as it stands.
