@@ -1,0 +1,237 @@
+"""Registry, stub and attestation contract: genesis, births, admission."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from contracts_world import HOUR, TON, Pair, World, account_of_name, built_world, key_of, public
+from pytoniq_core import begin_cell
+
+from chain.api import Status
+from devnet.ledger import Ledger
+from wrappers import escrow, node, registry
+from wrappers.attestation import AttestationState
+from wrappers.code import Contract, code, code_hash
+from wrappers.errors import ContractError
+from wrappers.ops import Op
+from wrappers.registry import Kind
+from wrappers.signed import GenesisState, network_id, sign
+
+MAINNET = -239
+
+
+def bare_world(global_id: int | None = None) -> World:
+    return World(Ledger() if global_id is None else Ledger(global_id=global_id))
+
+
+def birth(world: World, body: object, contract: Contract = Contract.REGISTRY) -> int | None:
+    account = world.registry if contract is Contract.REGISTRY else world.attestation
+    trace = world.ledger.send_internal(
+        source=world.governor.account,
+        destination=account,
+        value_nano=TON,
+        body=body,  # type: ignore[arg-type]
+        state_init=registry.singleton_state_init(code(contract), public(world.genesis_key), 0),
+    )
+    return trace.transactions[0].exit_code
+
+
+def test_genesis_sets_the_signed_state_once() -> None:
+    world = bare_world()
+    state = world.registry_state.to_cell()
+    assert birth(world, world.genesis_body(world.registry, state)) == 0
+    data = world.ledger.account(world.registry).data
+    assert data is not None
+    assert registry.RegistryState.from_cell(data) == world.registry_state
+    assert birth(world, world.genesis_body(world.registry, state)) == ContractError.UNKNOWN_OP
+
+
+def test_g10_genesis_of_another_key_account_network_or_state_is_refused() -> None:
+    world = bare_world()
+    state = world.registry_state.to_cell()
+    assert birth(world, world.genesis_body(world.registry, state, key_of("thief"))) == ContractError.BAD_SIGNATURE
+    assert birth(world, world.genesis_body(world.attestation, state)) == ContractError.BAD_SIGNATURE
+    foreign = sign(GenesisState(MAINNET, world.registry, bytes(state.hash)), world.genesis_key)
+    assert birth(world, registry.genesis(foreign, state)) == ContractError.BAD_SIGNATURE
+    other = replace(world.registry_state, governor=account_of_name("thief")).to_cell()
+    signature = sign(GenesisState(world.ledger.global_id, world.registry, bytes(state.hash)), world.genesis_key)
+    assert birth(world, registry.genesis(signature, other)) == ContractError.BAD_SIGNATURE
+
+
+def test_g10_genesis_state_must_name_this_network() -> None:
+    world = bare_world()
+    wrong = replace(world.registry_state, network_id=network_id(MAINNET, world.registry)).to_cell()
+    assert birth(world, world.genesis_body(world.registry, wrong)) == ContractError.WRONG_NETWORK
+    bad = AttestationState(world.registry, network_id(MAINNET, world.registry)).to_cell()
+    body = world.genesis_body(world.attestation, bad)
+    assert birth(world, body, Contract.ATTESTATION) == ContractError.WRONG_NETWORK
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"min_close_timer": HOUR - 1},
+        {"max_close_timer": 7 * 86_400 + 1},
+        {"claim_window": 7 * 86_400 - 1},
+        {"unbonding": HOUR - 1},
+        {"challenge_window": HOUR - 1},
+    ],
+)
+def test_g20_parameters_outside_the_bounds_in_code_are_refused(change: dict[str, int]) -> None:
+    world = bare_world()
+    state = replace(world.registry_state, parameters=replace(world.parameters, **change)).to_cell()
+    assert birth(world, world.genesis_body(world.registry, state)) == ContractError.BAD_PARAMETERS
+
+
+def test_g10_an_unborn_registry_opens_nothing() -> None:
+    world = bare_world()
+    config = node.NodeConfig(world.operator.account, world.payout, public(world.release_key))
+    body = registry.open_node(code_hash(Contract.NODE), 0, config)
+    assert birth(world, body) == ContractError.NOT_BORN
+
+
+def test_get_methods_tell_the_state(world: World) -> None:
+    values = world.ledger.run_get(world.registry, "get_registry")
+    assert values[:3] == [int.from_bytes(x, "big") for x in (world.governor.account, world.attestation, world.network)]
+    hashes = [int.from_bytes(code_hash(c), "big") for c in (Contract.STUB, Contract.NODE, Contract.ESCROW)]
+    assert world.ledger.run_get(world.registry, "get_code_hashes") == hashes
+    assert world.ledger.run_get(world.attestation, "get_version") == [1]
+
+
+def test_open_with_another_code_hash_is_refused(world: World) -> None:
+    body = registry.open_escrow(code_hash(Contract.NODE), 0, escrow.EscrowConfig(public(world.voucher_key)))
+    trace = world.send(world.client, world.registry, 2 * TON, body)
+    assert trace.failed[0].exit_code == ContractError.WRONG_CODE
+
+
+@pytest.mark.parametrize(
+    ("terms", "amount", "error"),
+    [
+        ({"close_timer": HOUR - 1}, TON, ContractError.BAD_TERMS),
+        ({"close_timer": 8 * 86_400}, TON, ContractError.BAD_TERMS),
+        ({"relayer_share": 1}, TON, ContractError.BAD_TERMS),
+        ({"royalty_share": 1}, TON, ContractError.BAD_TERMS),
+        ({"treasury_share": 1}, TON, ContractError.BAD_TERMS),
+        ({}, 0, ContractError.WRONG_AMOUNT),
+        ({}, 50 * TON, ContractError.LOW_VALUE),
+    ],
+)
+def test_g3_a_first_allotment_that_init_could_not_take_is_refused_by_the_registry(
+    world: World, terms: dict[str, int], amount: int, error: ContractError
+) -> None:
+    row = replace(world.row_terms(), **terms)
+    first = escrow.FirstAllotment(account_of_name("node"), amount, row)
+    account, trace = world.open_escrow(value_nano=3 * TON, first=first)
+    assert trace.failed[0].exit_code == error
+    assert world.ledger.account(account).status is Status.ABSENT
+
+
+def test_g3_configuration_with_anything_more_or_exotic_is_refused(world: World) -> None:
+    config = begin_cell().store_bytes(bytes(32)).store_bit(0).store_bit(0).end_cell()
+    body = begin_cell().store_uint(Op.OPEN_ESCROW, 32).store_bytes(code_hash(Contract.ESCROW)).store_uint(0, 32)
+    trace = world.send(world.client, world.registry, 2 * TON, body.store_ref(config).end_cell())
+    assert trace.failed[0].exit_code == 9
+    short = begin_cell().store_bytes(bytes(95)).end_cell()
+    body = begin_cell().store_uint(Op.OPEN_NODE, 32).store_bytes(code_hash(Contract.NODE)).store_uint(0, 32)
+    trace = world.send(world.operator, world.registry, 9 * TON, body.store_ref(short).end_cell())
+    assert trace.failed[0].exit_code == 9
+
+
+# ------------------------------------------------------------------------------------------------ stub
+
+
+def deploy_stub(world: World, owner: bytes) -> bytes:
+    account = registry.child_address(world.registry, Kind.ESCROW, owner, 7)
+    world.ledger.send_internal(
+        source=world.stranger.account,
+        destination=account,
+        value_nano=TON,
+        state_init=registry.stub_state_init(world.registry, Kind.ESCROW, owner, 7),
+    )
+    return account
+
+
+@pytest.mark.parametrize("op", [None, 0, Op.INIT, Op.SETTLE, Op.TOP_UP])
+def test_g3_a_stub_returns_every_other_message(world: World, op: int | None) -> None:
+    account = deploy_stub(world, world.client.account)
+    body = None
+    if op is not None:
+        body = begin_cell().store_uint(op, 32).store_ref(begin_cell().end_cell()).store_ref(begin_cell().end_cell())
+        body = body.end_cell()
+    trace = world.send(world.stranger, account, TON, body)
+    assert not trace.failed
+    back = trace.transactions[-1]
+    assert back.account == world.stranger.account and back.in_msg is not None
+    assert back.in_msg.value_nano > TON - TON // 100
+
+
+def test_a_stub_that_somebody_deployed_before_is_opened_all_the_same(world: World) -> None:
+    account = deploy_stub(world, world.client.account)
+    opened, trace = world.open_escrow(index=7, value_nano=world.fees.open_escrow(TON))
+    assert opened == account and not trace.failed
+    assert world.escrow(account).deposit_nano >= TON
+
+
+def test_g10_init_from_anybody_but_the_registry_changes_nothing(world: World, pair: Pair) -> None:
+    for account in (pair.node, pair.escrow):
+        before = world.ledger.account(account).data
+        body = begin_cell().store_uint(Op.INIT, 32).store_ref(begin_cell().end_cell())
+        body.store_ref(begin_cell().end_cell())
+        trace = world.send(world.stranger, account, TON, body.end_cell())
+        assert trace.failed[0].exit_code == ContractError.NOT_ALLOWED
+        after = world.ledger.account(account).data
+        assert before is not None and after is not None and before.hash == after.hash
+
+
+def test_g4_a_second_init_changes_nothing_and_returns_the_money(world: World, pair: Pair) -> None:
+    before = world.node(pair.node), world.escrow(pair.escrow)
+    for opened in (world.open_node, world.open_escrow):
+        _, trace = opened(value_nano=20 * TON)
+        assert not trace.failed
+        back = trace.transactions[-1].in_msg
+        assert back is not None and back.value_nano > 19 * TON
+    assert (world.node(pair.node), world.escrow(pair.escrow)) == before
+
+
+# ------------------------------------------------------------------------------------------------ admission
+
+
+def test_admission_reaches_the_node(world: World) -> None:
+    account, _ = world.open_node()
+    assert not world.node(account).key_attested(public(world.enclave_key), world.ledger.now)
+    assert not world.admit(account).failed
+    state = world.node(account)
+    assert state.signing_key == public(world.enclave_key)
+    assert state.attested_until == world.ledger.now + 86_400
+    assert (state.tier, state.measurement, state.platform) == (1, b"\x11" * 32, b"\x22" * 32)
+
+
+def test_g10_only_the_governor_admits_and_only_the_registry_and_attestation_pass_it_on(
+    world: World, pair: Pair
+) -> None:
+    verdict = world.verdict(pair.node, key_of("thief"))
+    trace = world.send(world.stranger, world.registry, TON, registry.admit(pair.node, verdict))
+    assert trace.failed[0].exit_code == ContractError.NOT_ALLOWED
+    admitted = begin_cell().store_uint(Op.ADMITTED, 32).store_bytes(pair.node).store_ref(verdict.to_cell()).end_cell()
+    for source in (world.stranger.account, world.governor.account):
+        trace = world.tell(source, world.attestation, TON, admitted)
+        assert trace.failed[0].exit_code == ContractError.NOT_ALLOWED
+    direct = begin_cell().store_uint(Op.VERDICT, 32).store_ref(verdict.to_cell()).end_cell()
+    for source in (world.stranger.account, world.governor.account, world.registry):
+        trace = world.tell(source, pair.node, TON, direct)
+        assert trace.failed[0].exit_code == ContractError.NOT_ALLOWED
+    assert world.node(pair.node).signing_key == public(world.enclave_key)
+
+
+def test_g14_admission_by_message_is_refused_on_the_main_network_in_both_contracts() -> None:
+    world = built_world(MAINNET)
+    account, trace = world.open_node()
+    assert not trace.failed, "births do not depend on the network"
+    trace = world.admit(account)
+    assert trace.failed[0].exit_code == ContractError.MAIN_NETWORK
+    verdict = world.verdict(account).to_cell()
+    body = begin_cell().store_uint(Op.ADMITTED, 32).store_bytes(account).store_ref(verdict).end_cell()
+    trace = world.tell(world.registry, world.attestation, TON, body)
+    assert trace.failed[0].exit_code == ContractError.MAIN_NETWORK
+    assert world.node(account).signing_key is None
