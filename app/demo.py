@@ -84,7 +84,7 @@ class Progress:
         return time.monotonic() - self._started
 
     def __call__(self, text: str) -> None:
-        self._console.print(f"[dim]{self.seconds:6.1f} s[/dim]  {text}", highlight=False)
+        self._console.print(f"[dim]{self.seconds:6.1f} s[/dim]  {text}", highlight=False, soft_wrap=True)
 
     @contextlib.asynccontextmanager
     async def slow(self, text: str, every_seconds: float = 5.0) -> AsyncIterator[None]:
@@ -230,7 +230,6 @@ def _table(console: Console, outcome: Outcome) -> None:
     table.add_row("[bold]in all[/bold]", "", f"{sum(step.gas for step in books.steps):,}", f"{books.fees_nano:,}")
     console.print(table)
     receipt, usage = outcome.receipted.issued.signed.receipt, outcome.receipted.usage
-    facts = Table(show_header=False)
     for name, value in (
         ("model", f"{outcome.receipted.model} ({'measured' if outcome.receipted.measured else 'unmeasured'})"),
         ("evidence", "SIMULATED: a test root signed the quote; it proves no hardware"),
@@ -246,9 +245,11 @@ def _table(console: Console, outcome: Outcome) -> None:
         ("operator's payout received", nano(books.moved_nano("operator's payout"))),
         ("client was refunded", nano(outcome.closed.refunded_nano)),
     ):
-        facts.add_row(name, value)
-    console.print(facts)
-    console.print("Gas leaves out the closed escrow's last transaction: its account is gone. Fees leave out nothing.")
+        console.print(f"{name:<28}{value}", highlight=False, soft_wrap=True)
+    console.print(
+        "\nGas leaves out the closed escrow's last transaction (its account is gone); fees leave out nothing.",
+        soft_wrap=True,
+    )
 
 
 def _summary(outcome: Outcome, seconds: float) -> dict[str, Any]:

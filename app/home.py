@@ -174,3 +174,21 @@ class Home:
             "poll_seconds = 1.0\n",
             encoding="utf-8",
         )
+
+    def write_client_config(self, registry: bytes) -> None:
+        """Made once: what the user changes in it stays."""
+        path = self.client / "client.toml"
+        if path.exists():
+            return
+        path.write_text(
+            f'network = "{self.profile}"\n'
+            f'registry = "{registry.hex()}"\n'
+            f'relayer = "{self.relayer_url}"\n'
+            'policy = "devnet"\n'
+            f'wallet = "{self.wallet_file("client")}"\n'
+            "# The embedded network has no TEE. On a real one leave this out.\n"
+            "allow_simulated = true\n"
+            "max_auto_allot_nano = 3_000_000_000\n"
+            f"port = {self.ports.sidecar}\n",
+            encoding="utf-8",
+        )
