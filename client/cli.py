@@ -112,7 +112,7 @@ async def _command(command: str, arguments: dict[str, Any] | None = None) -> dic
 
 
 def _running(config: Config, locked: Locked) -> tuple[str, dict[str, str]]:
-    """Base URL of the endpoint that holds the home, and the header that it obeys. Raises `locked` where there is none."""
+    """Base URL of the endpoint that holds the home, and the header that it obeys. Raises `locked` without one."""
     try:
         contact = json.loads((config.settings.home / CONTROL_FILE).read_text(encoding="utf-8"))
         return str(contact["url"]), {"Authorization": f"Bearer {contact['token']}"}

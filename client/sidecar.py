@@ -94,22 +94,22 @@ class Sidecar:
             return _error(BadRequest(f"{error.reason}", "check method, path and size"), error.status)
 
     def _admit(self, request: web.Request) -> None:
-        if not _is_local(request.host.rsplit(":", 1)[0] if request.host.count(":") == 1 else request.host):
+        if request.method == "POST" and request.content_type != "application/json":
+            # A page can send any other type without the browser asking first.
+            raise BadRequest("the body is not declared as JSON", "send Content-Type: application/json")
+        control_only = request.path.startswith("/cocoon/")
+        given = request.headers.get("Authorization", "").encode()
+        tokens = [self._control_token] if control_only or self._token is None else [self._control_token, self._token]
+        if any(hmac.compare_digest(given, f"Bearer {token}".encode()) for token in tokens):
+            return
+        if control_only or self._token is not None:
+            raise _Unauthorised("the bearer token is missing or wrong", "send Authorization: Bearer TOKEN")
+        if not _is_local(urlsplit(f"//{request.host}").hostname or ""):
             # DNS rebinding: a web page's own name that points at this machine.
-            raise BadRequest("the Host header names another machine", "use http://127.0.0.1")
+            raise BadRequest("the Host header names another machine", "use http://127.0.0.1, or set token_file")
         origin = request.headers.get("Origin")
         if origin is not None and not _is_local(urlsplit(origin).hostname or ""):
             raise BadRequest("a web page may not spend what is allotted", "call from a program on this machine")
-        if request.method == "POST" and request.content_type != "application/json":
-            raise BadRequest("the body is not declared as JSON", "send Content-Type: application/json")
-        tokens = [self._control_token]
-        if not request.path.startswith("/cocoon/"):
-            if self._token is None:
-                return
-            tokens.append(self._token)
-        given = request.headers.get("Authorization", "").encode()
-        if not any(hmac.compare_digest(given, f"Bearer {token}".encode()) for token in tokens):
-            raise _Unauthorised("the bearer token is missing or wrong", "send Authorization: Bearer TOKEN")
 
     # ---- OpenAI
 

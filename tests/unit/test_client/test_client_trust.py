@@ -1,0 +1,189 @@
+"""Whom a client seals to. Every refusal must come before a single byte is sealed."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from attestation.policy import Tier
+from chain.api import BlockId, Head
+from client.errors import ClientError, Uncertain, Untrusted
+from client.trust import RefusedNode, TrustedNode, check_offer
+from protocol.offer import AnnouncedKey
+
+BODY = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+async def refused(world: Any, **changes: Any) -> str:
+    """Why the node is refused; nothing was posted."""
+    async with world.client(**changes) as client:
+        (node,) = await client.nodes()
+        assert isinstance(node, RefusedNode)
+        with pytest.raises(ClientError):
+            async with aclosing(client.chat(BODY)) as events:
+                async for _ in events:
+                    pass
+        assert not world.posts
+        return "; ".join(node.reasons)
+
+
+async def test_an_honest_node_is_trusted_and_shown_as_simulated(world: Any) -> None:
+    async with world.client() as client:
+        (node,) = await client.nodes()
+        assert isinstance(node, TrustedNode) and node.simulated and node.verdict.tier is Tier.SIMULATED
+        assert node.signing_key == world.enclave.key
+        assert client.store.evidence(world.enclave.key) is not None
+
+
+async def test_g14_simulated_evidence_needs_the_clients_own_flag(world: Any) -> None:
+    world.allow_simulated = False
+    assert "SIMULATED" in await refused(world)
+
+
+async def test_g14_simulated_evidence_needs_the_policy_too(world: Any) -> None:
+    world.policy = replace(world.policy, allow_simulated=False)
+    assert "simulated" in await refused(world)
+
+
+async def test_g14_mainnet_refuses_simulated_evidence_whatever_flag_and_policy_say(world: Any) -> None:
+    async with world.client() as client:
+        facts = replace(client.settings.facts, global_id=-239)
+        judged = check_offer(
+            world.offer(),
+            account=world.node,
+            network=facts,
+            policy=world.policy,
+            allow_simulated=True,
+            node=world.node_state(),
+            block=None,
+            now=int(time.time()),
+            chain_now=int(time.time()),
+        )
+    assert isinstance(judged, RefusedNode) and "mainnet" in "; ".join(judged.reasons)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"signing_key": b"\x01" * 32}, "the chain shows key"),
+        ({"signing_key": None, "claims_until": 0}, "no attested key"),
+        ({"claims_until": 1}, "term on chain ended"),
+        ({"unbond_at": 5}, "unbonding"),
+        ({"measurement": b"\x01" * 32}, "another measurement"),
+        ({"platform": b"\x01" * 32}, "another platform"),
+        ({"tier": 1}, "tier"),
+        ({"epoch": 7}, "epoch"),
+        ({"network_id": b"\x01" * 32}, "another network"),
+    ],
+)
+async def test_g12_the_chain_can_only_narrow(world: Any, changes: dict[str, Any], reason: str) -> None:
+    world.show_node(**changes)
+    assert reason in await refused(world)
+
+
+async def test_g12_an_account_that_is_no_child_of_the_registry_is_no_node(world: Any) -> None:
+    world.show_node(owner=b"\x45" * 32)
+    assert "no node of this network's registry" in await refused(world)
+    world.chain.put(world.node, None)
+    assert "no node there" in await refused(world)
+
+
+async def test_g12_evidence_for_another_key_is_refused(world: Any) -> None:
+    world.on_offer = lambda offer: replace(offer, signing_key=b"\x01" * 32)
+    assert "key" in await refused(world)
+
+
+async def test_g12_evidence_made_for_another_node_is_refused(world: Any) -> None:
+    def moved(offer: Any) -> Any:
+        evidence = json.loads(json.dumps(dict(offer.evidence)))
+        evidence["evidence"]["binding"]["node"] = "22" * 32
+        return replace(offer, evidence=evidence)
+
+    world.on_offer = moved
+    assert "REPORTDATA" in await refused(world)
+
+
+async def test_g12_an_altered_quote_is_refused(world: Any) -> None:
+    def altered(offer: Any) -> Any:
+        evidence = json.loads(json.dumps(dict(offer.evidence)))
+        quote = evidence["evidence"]["quote"]
+        evidence["evidence"]["quote"] = ("B" if quote[900] == "A" else "A").join((quote[:900], quote[901:]))
+        return replace(offer, evidence=evidence)
+
+    world.on_offer = altered
+    assert await refused(world)
+
+
+async def test_g12_a_measurement_that_is_not_on_the_clients_list_is_refused(world: Any) -> None:
+    world.policy = replace(world.policy, images=(replace(world.policy.images[0], measurement=b"\x01" * 32),))
+    assert "not on the allow-list" in await refused(world)
+
+
+async def test_g12_stale_evidence_is_refused_where_the_policy_looks_up_blocks(world: Any) -> None:
+    world.policy = replace(world.policy, block_required=True, max_age_seconds=100)
+    world.chain.blocks[900] = Head(BlockId(900, b"\x09" * 32, bytes(32)), int(time.time()) - 50)
+    async with world.client() as client:
+        assert isinstance((await client.nodes())[0], TrustedNode)
+    world.chain.blocks[900] = Head(BlockId(900, b"\x09" * 32, bytes(32)), int(time.time()) - 500)
+    assert "stale" in await refused(world)
+    world.chain.blocks[900] = Head(BlockId(900, b"\x08" * 32, bytes(32)), int(time.time()) - 50)
+    assert "no masterchain block" in await refused(world)
+
+
+async def test_g12_a_sealing_key_signed_by_another_key_or_over_a_day_long_is_refused(world: Any) -> None:
+    stranger = Ed25519PrivateKey.generate()
+    honest = world.sealing_life
+    world.sealing_life = 25 * 3600
+    assert "sealing key" in await refused(world)
+    world.sealing_life = -5
+    assert "sealing key" in await refused(world)
+    world.sealing_life = honest
+    world.on_offer = lambda offer: replace(
+        offer,
+        sealing_keys=(
+            AnnouncedKey.announce(world.enclave.sealing, world.enclave.node_id, int(time.time()) + 600, stranger),
+        ),
+    )
+    assert "sealing key" in await refused(world)
+
+
+async def test_an_offer_under_another_nodes_name_is_refused(world: Any) -> None:
+    world.on_offer = lambda offer: replace(offer, node=b"\x22" * 32)
+    assert "offer is for node" in await refused(world)
+
+
+async def test_g17_without_an_answer_of_the_chain_nothing_is_trusted(world: Any) -> None:
+    async with world.client() as client:
+        world.chain.down = True
+        with pytest.raises(Uncertain, match="down"):
+            await client.nodes()
+        with pytest.raises(Uncertain):
+            async with aclosing(client.chat(BODY)) as events:
+                async for _ in events:
+                    pass
+    assert not world.posts
+
+
+async def test_verify_says_every_reason(world: Any) -> None:
+    world.show_node(unbond_at=5, measurement=b"\x01" * 32)
+    async with world.client() as client:
+        with pytest.raises(Untrusted, match=r"unbonding.*measurement"):
+            await client.verify(world.node)
+
+
+async def test_trust_is_remembered_for_a_short_while_only(world: Any) -> None:
+    async with world.client() as client:
+        await client.directory.node(world.node)
+        reads = world.chain.reads
+        await client.directory.node(world.node)
+        assert world.chain.reads == reads
+        clock = time.time() + 61
+        client.directory._clock = lambda: clock
+        await client.directory.node(world.node)
+        assert world.chain.reads > reads
