@@ -80,7 +80,7 @@ class Network:
             async with Control(home.control_url) as control:
                 for name, amount_nano in FAUCET_NANO.items():
                     account = wallets[name].account
-                    if amount_nano and (await chain.account(account)).balance_nano < amount_nano // 2:
+                    if amount_nano and (await chain.account(account)).last_lt == 0:
                         await control.faucet(account, amount_nano)
             desired, deployer = deploy.desired_of(profile)
             await deploy.apply(chain, desired, deployer, on_step=lambda step: progress(step.title))

@@ -83,10 +83,10 @@ def _say(console: Console, home: Home, network: Network, endpoint: str, model: s
     lines = f"""
 [bold]Cocoon is up[/bold] in {home.path}. Evidence is [bold]SIMULATED[/bold]: it proves no hardware.
 
-OpenAI endpoint   {endpoint}/v1
-                  curl {endpoint}/v1/chat/completions -H 'Content-Type: application/json' \\
+OpenAI endpoint   {endpoint}
+                  curl {endpoint}/chat/completions -H 'Content-Type: application/json' \\
                     -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-                  curl {endpoint}/v1/models
+                  curl {endpoint}/models
 Money, receipts   cocoon client balance | receipts | close
 Operator          cocoon node status | settle | collect
 Machine           cocoon doctor
