@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 from protocol.errors import ProtocolError
 from protocol.offer import NodeOffer
 from relayer import link
-from relayer.api.handshake import Challenge, read_hello, speaks_for_node
+from relayer.api.handshake import Challenge, Hello, read_hello, speaks_for_node
 from relayer.api.worker_link import Offered, WorkerLink
 from relayer.chain.mirror import Mirror, Seen
 from relayer.config import Limits
@@ -64,16 +64,19 @@ class Hub:
         await socket.prepare(request)
         worker: WorkerLink | None = None
         try:
-            worker = await self._handshake(socket)
+            worker, hello, state = await self._handshake(socket)
+            await self._welcome(worker, state)
+            if hello.offer is not None:
+                await self._take_offer(worker, json.dumps(hello.offer).encode())
             await self._serve(socket, worker)
-        except (LinkError, Refusal, TimeoutError) as error:
+        except (LinkError, Refusal, TimeoutError, ConnectionError) as error:
             log("link refused", node=worker.node if worker else None, peer=request.remote, reason=str(error))
         finally:
             if worker is not None:
                 self._forget(worker)
         return socket
 
-    async def _handshake(self, socket: web.WebSocketResponse) -> WorkerLink:
+    async def _handshake(self, socket: web.WebSocketResponse) -> tuple[WorkerLink, Hello, NodeState]:
         challenge = Challenge.new(int(time.time()))
         body = {
             "version": link.VERSION,
@@ -123,10 +126,7 @@ class Hub:
             connected_at=int(time.time()),
             stream_buffer_bytes=self._limits.stream_buffer_bytes,
         )
-        await self._welcome(worker, state)
-        if hello.offer is not None:
-            await self._take_offer(worker, json.dumps(hello.offer).encode())
-        return worker
+        return worker, hello, state
 
     async def _read_node(self, socket: web.WebSocketResponse, node: bytes) -> Seen[NodeState]:
         try:
@@ -258,7 +258,7 @@ def judge_offer(
         return no("bad-offer", "the offer is for another node or network", "publish this node's own offer")
     if state is None:
         return no("node-refused", "the node is not open on chain", "open the node")
-    if offer.node_epoch != state.epoch:
+    if (offer.node_epoch, offer.node_id) != (state.epoch, state.node_id):
         return no("wrong-epoch", f"the node was born at {state.epoch}", "make the offer for the node's present life")
     if state.unbond_at:
         return no("node-unbonding", "the node is unbonding", "open a new node")

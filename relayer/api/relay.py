@@ -135,6 +135,8 @@ class Relay:
 
     def _over(self, admitted: Admitted, code: str) -> None:
         now, request_id, attempt = int(time.time()), admitted.sealed.request_id, admitted.attempt
+        seconds = round((time.time_ns() - attempt) / 1e9, 3)
+        log("request over", request=request_id, node=admitted.sealed.node, code=code or "answered", seconds=seconds)
         answered = RequestAnswered(request_id, attempt, now)
         self._writer.note(RequestBroken(request_id, code, attempt, now) if code else answered)
 

@@ -345,6 +345,24 @@ async def test_g18_junk_on_the_link_ends_that_link_only(tmp_path: Path, junk: by
         await net.ask()
 
 
+async def test_agent_that_leaves_during_the_handshake_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with network(tmp_path) as net:
+        account = net.chain.account
+
+        async def slow(name: bytes) -> Any:
+            await asyncio.sleep(0.2)
+            return await account(name)
+
+        net.chain.account = slow
+        agent = await net.attach(live=False)
+        await until(lambda: agent.welcome is not None)
+        agent.task.cancel()
+        net.chain.account = account
+        await until(lambda: net.shell.hub.get(net.machine.account) is None)
+        await net.attach()
+        await net.ask()
+
+
 # -- admission
 
 

@@ -1,0 +1,1 @@
+"""One script per schema version, NNNN_what.sql; never edited once released."""
