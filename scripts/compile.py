@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from pytoniq_core import Cell
 from tonpy.fift.fift import convert_assembler
-from tonpy.libs.python_ton import func_to_asm
 
 from wrappers.cells import from_boc, to_boc
 from wrappers.code import Contract
@@ -22,21 +20,19 @@ CONTRACTS = Path(__file__).parent.parent / "contracts"
 BUILD = CONTRACTS / "build"
 
 
-@contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    # The compiler resolves #include against the working directory.
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
+# The compiler keeps global variables of earlier programs within a process and resolves #include against the working
+# directory: each contract gets a process of its own, inside the contracts folder.
+_COMPILE = "import sys; from tonpy.libs.python_ton import func_to_asm; sys.stdout.write(func_to_asm(sys.argv[1:]))"
 
 
+@cache
 def assembly(contract: Contract) -> str:
     """Fift assembly of a contract. Raises RuntimeError with the compiler's words."""
-    with _inside(CONTRACTS):
-        return str(func_to_asm([f"{contract}.fc"]))
+    command = [sys.executable, "-c", _COMPILE, f"{contract}.fc"]
+    run = subprocess.run(command, cwd=CONTRACTS, capture_output=True, text=True, timeout=60)
+    if run.returncode or "PROGRAM{" not in run.stdout:
+        raise RuntimeError(f"{contract}.fc does not compile:\n{run.stdout}{run.stderr}")
+    return run.stdout
 
 
 # FunC dispatches through a dictionary of methods, which costs 160 to 260 gas per transaction. Contracts of the hot path

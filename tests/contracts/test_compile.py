@@ -1,0 +1,84 @@
+"""The committed code is what the sources give, with the pip-only compiler and with func-js."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import contracts
+from scripts.compile import BUILD, CONTRACTS, assemble, assembly, differences, with_entry
+from wrappers.code import Contract, code, pinned_hashes, size_of
+
+ROOT = Path(contracts.__file__).parent.parent
+FUNC_JS = ROOT / "node_modules" / "@ton-community" / "func-js"
+SCRIPT = """
+const { compileFunc } = require('@ton-community/func-js');
+const fs = require('fs'), path = require('path');
+(async () => {
+  const out = {};
+  for (const name of JSON.parse(process.argv[1])) {
+    const r = await compileFunc({
+      targets: [name + '.fc'],
+      sources: (p) => fs.readFileSync(path.join('contracts', p)).toString(),
+    });
+    if (r.status === 'error') throw new Error(r.message);
+    out[name] = { code: r.codeBoc, fift: r.fiftCode };
+  }
+  console.log(JSON.stringify(out));
+})().catch((e) => { console.error(e); process.exit(1); });
+"""
+
+
+def body_of(fift: str) -> str:
+    """Assembly without comments and the compiler's own head and tail."""
+    lines = [line for line in fift.splitlines() if not line.strip().startswith("//")]
+    text = "\n".join(lines)
+    return re.sub(r"\s+", " ", text.replace('"Asm.fif" include', "").rpartition("}END>c")[0]).strip()
+
+
+def test_committed_code_is_what_the_sources_give() -> None:
+    assert differences() == []
+
+
+def test_pinned_hashes_are_those_of_the_files() -> None:
+    assert json.loads((BUILD / "hashes.json").read_text()) == pinned_hashes()
+    for contract in Contract:
+        assert code(contract).hash.hex() == pinned_hashes()[contract]
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None or not FUNC_JS.exists(),
+    reason="Node or node_modules is missing: run `npm ci --ignore-scripts` to compare with func-js",
+)
+def test_func_js_gives_the_same_code() -> None:
+    run = subprocess.run(
+        ["node", "-e", SCRIPT, json.dumps([str(contract) for contract in Contract])],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    theirs = json.loads(run.stdout)
+    for contract in Contract:
+        ours = assembly(contract)
+        assert body_of(theirs[contract]["fift"]) == body_of(ours), contract
+        # The whole program, with the entry points that scripts/compile.py gives it, from their assembly.
+        head = '"Asm.fif" include'
+        program = theirs[contract]["fift"].split(head, 1)[-1]
+        program = "\n".join(line for line in program.splitlines() if not line.strip().startswith("//"))
+        assert assemble(with_entry(contract, program)).hash == code(contract).hash, contract
+
+
+@pytest.mark.parametrize(("contract", "cells"), [(Contract.ESCROW, 30), (Contract.NODE, 22), (Contract.REGISTRY, 18)])
+def test_code_does_not_grow_unnoticed(contract: Contract, cells: int) -> None:
+    assert size_of(code(contract))[0] <= cells
+
+
+def test_sources_are_all_in_the_contracts_folder() -> None:
+    assert CONTRACTS == ROOT / "contracts"
