@@ -490,9 +490,9 @@ async def test_g4_g16_a_node_from_admission_to_crashes(world: World) -> None:
     _, request = await client.sealed()
     await world.relayer.open(request.to_bytes())
     await world.model.held.wait()
+    world.model.hold_after = 1000
     await world.restart_worker()
     world.model.gate.set()
-    world.model.hold_after = 1000
     newest = await world.live_offer()
     assert newest.signing_key not in (offer.signing_key, old_key)
     await client.wait_paid(4 * amount)
