@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 MAX_MESSAGE_BYTES = 5 << 20
@@ -108,7 +108,8 @@ class _Record:
     LAYOUT: ClassVar[tuple[_Field, ...]]
 
     def body(self) -> bytes:
-        names = (f.name for f in fields(self))  # type: ignore[arg-type]
+        # The slots of a slotted dataclass are its fields, in order.
+        names: tuple[str, ...] = self.__slots__
         return b"".join(codec.write(getattr(self, name)) for name, codec in zip(names, self.LAYOUT, strict=True))
 
     @classmethod

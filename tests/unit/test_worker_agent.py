@@ -89,7 +89,7 @@ def node_state(**changes) -> NodeState:
 
 
 def row(**changes) -> Row:
-    made = Row(ROW_EPOCH, 1000, 0, 2, 0, RowTerms(RELEASE_KEY, 7200), {}, None, ALLOTMENT)
+    made = Row(ROW_EPOCH, 1000, 0, 2, 0, RowTerms(RELEASE_KEY, 7200), allotment=ALLOTMENT)
     return replace(made, **changes)
 
 
