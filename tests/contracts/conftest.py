@@ -1,4 +1,4 @@
-"""Fixtures of the contract tests. What they build stands in contracts_world.py, which tests import by its name."""
+"""Fixtures of the contract tests: scripts/stage.py builds what they stand on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import pytest
 # Tests are collected in importlib mode, which puts no test folder on the path.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from contracts_world import Pair, World, built_world, make_pair
-
 from devnet.ledger import Snapshot
+from scripts.stage import Pair, World, built_world, make_pair
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-gas", action="store_true", help="rewrite tests/contracts/gas.json from what is measured")
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from contracts_world import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, key_of, public
 from pytoniq_core import Cell, begin_cell
 from test_fees import settle_body
 
 from devnet.trace import Trace
+from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, key_of, public
 from wrappers import escrow, node
 from wrappers.code import Contract, code
 from wrappers.errors import ContractError

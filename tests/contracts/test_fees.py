@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from contracts_world import DAY, HOUR, NO_HASH, TON, Pair, World, built_world, key_of, make_pair, public
 from pytoniq_core import Cell, begin_cell
 
 import contracts
 from chain.api import Transaction
 from devnet.ledger import Rejected
 from devnet.trace import Trace
+from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, built_world, key_of, make_pair, public
 from wrappers import escrow, node, registry
 from wrappers.code import Contract, code, code_hash, size_of
 from wrappers.errors import ContractError

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from contracts_world import DAY, NO_HASH, TON, Pair, World, account_of_name, key_of, public
 from pytoniq_core import Cell, begin_cell
 from test_escrow import code_of
 from test_fees import claim_receipt_body
 
 from devnet.ledger import Rejected
+from scripts.stage import DAY, NO_HASH, TON, Pair, World, account_of_name, key_of, public
 from wrappers import node
 from wrappers.cells import address_of
 from wrappers.errors import ContractError

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from contracts_world import HOUR, TON, Pair, World, account_of_name, built_world, key_of, public
 from pytoniq_core import begin_cell
 
 from chain.api import Status
 from devnet.ledger import Ledger
+from scripts.stage import HOUR, TON, Pair, World, account_of_name, built_world, key_of, public
 from wrappers import escrow, node, registry
 from wrappers.attestation import AttestationState
 from wrappers.code import Contract, code, code_hash

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contracts_world import TON, Pair, World
 from test_escrow import code_of
 
+from scripts.stage import TON, Pair, World
 from wrappers import escrow, node
 
 YEAR = 31_536_000

@@ -1,4 +1,4 @@
-"""A small network on the emulated ledger: registry, attestation, wallets, one operator's node, one client's escrow."""
+"""A small network on the emulated ledger: registry, attestation, wallets. For contract tests and the gas table."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from wrappers import escrow, node, registry
 from wrappers.attestation import AttestationState
 from wrappers.code import Contract, code, code_hash
 from wrappers.fees import Fees, Prices
+from wrappers.node import ClaimEntry, Entry
 from wrappers.registry import Kind, Parameters, RegistryState
 from wrappers.signed import Claim, GenesisState, Receipt, Release, Voucher, network_id, sign
 
@@ -164,15 +165,14 @@ class World:
 
     def verdict(self, account: bytes, key: Ed25519PrivateKey | None = None, **changes: int) -> node.VerdictBody:
         state = self.node(account)
-        values = {
-            "epoch": state.epoch,
-            "attested_until": self.ledger.now + DAY,
-            "block_seqno": state.block_seqno + 1,
-            "tier": 1,
-        }
-        values.update(changes)
         return node.VerdictBody(
-            key=public(key or self.enclave_key), measurement=b"\x11" * 32, platform=b"\x22" * 32, **values
+            changes.get("epoch", state.epoch),
+            public(key or self.enclave_key),
+            changes.get("attested_until", self.ledger.now + DAY),
+            changes.get("block_seqno", state.block_seqno + 1),
+            changes.get("tier", 1),
+            measurement=b"\x11" * 32,
+            platform=b"\x22" * 32,
         )
 
     def admit(self, account: bytes, key: Ed25519PrivateKey | None = None, **changes: int) -> Trace:
@@ -214,14 +214,14 @@ class World:
         key: Ed25519PrivateKey | None = None,
         voucher_key: Ed25519PrivateKey | None = None,
         allotment: bytes | None = None,
-    ) -> node.Entry:
+    ) -> Entry:
         cap = cumulative if cap is None else cap
         allotment = allotment or self.escrow(account).rows[node_account].allotment
         voucher = Voucher(allotment, public(key or self.enclave_key), cap, acked, TERMS)
         signature = sign(voucher, voucher_key or self.voucher_key)
-        return node.Entry(cumulative, seq, cap, acked, TERMS, signature)
+        return Entry(cumulative, seq, cap, acked, TERMS, signature)
 
-    def receipt(self, account: bytes, node_account: bytes, entry: node.Entry) -> Receipt:
+    def receipt(self, account: bytes, node_account: bytes, entry: Entry) -> Receipt:
         return Receipt(
             self.escrow(account).rows[node_account].allotment,
             self.node(node_account).node_id,
@@ -236,7 +236,7 @@ class World:
     def claim_external(
         self,
         account: bytes,
-        entries: Sequence[node.ClaimEntry],
+        entries: Sequence[ClaimEntry],
         *,
         key: Ed25519PrivateKey | None = None,
         **changes: int,
@@ -252,12 +252,13 @@ class World:
         signature = sign(signed, key or self.enclave_key)
         return node.claim_message(account, signature, seqno, valid_until, tokens, entries)
 
-    def claim(self, account: bytes, entries: Sequence[node.ClaimEntry], **changes: int) -> Trace:
-        return self.ledger.send_external(self.claim_external(account, entries, **changes))
+    def claim(self, account: bytes, entries: Sequence[ClaimEntry], *, tokens: int | None = None) -> Trace:
+        changes = {} if tokens is None else {"tokens": tokens}
+        return self.ledger.send_external(self.claim_external(account, entries, key=None, **changes))
 
     def settle_one(self, account: bytes, node_account: bytes, cumulative: int, *, seq: int = 1) -> Trace:
         entry = self.entry(account, node_account, cumulative, seq=seq)
-        return self.claim(node_account, [node.ClaimEntry(account, entry, NO_HASH)])
+        return self.claim(node_account, [ClaimEntry(account, entry, NO_HASH)])
 
     def release(self, account: bytes, node_account: bytes, allotted: int) -> bytes:
         row = self.escrow(account).rows[node_account]
