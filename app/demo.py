@@ -281,6 +281,8 @@ def main(prompt: str, keep: Path | None) -> int:
     failed = True
     try:
         lock_home(folder)
+        if any(one.name != "lock" for one in folder.iterdir()):
+            raise DemoFailed(f"{folder} is not empty: a demonstration starts from nothing, give a new folder")
         summary = asyncio.run(run(prompt, Home(folder, Ports.free()), console))
         failed = False
     except (*EXPECTED, DemoFailed) as error:

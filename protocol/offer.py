@@ -85,6 +85,12 @@ class NodeOffer:
     def node_id(self) -> bytes:
         return node_id(self.network, self.node, self.node_epoch)
 
+    @property
+    def says_simulated(self) -> bool:
+        """The offer's own word, unverified: enough for a notice, never for trust."""
+        inner = self.evidence.get("evidence")
+        return isinstance(inner, Mapping) and inner.get("kind") == "simulated"
+
     def sealing_key(self, now: int) -> AnnouncedKey:
         """The checked key that lives longest. Raises NotAuthentic when none holds.
 

@@ -59,9 +59,7 @@ class ClientApi:
         body = dict(self._status()) | {
             "nodes": len(links),
             "in_flight": self._admission.in_flight,
-            "simulated": any(
-                one.offered is not None and one.offered.offer.evidence.get("kind") == "simulated" for one in links
-            ),
+            "simulated": any(one.offered is not None and one.offered.offer.says_simulated for one in links),
             "limits": {
                 "max_request_bytes": limits.max_request_bytes,
                 "in_flight_per_escrow": limits.in_flight_per_escrow,
