@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from worker.agent.journal import Journal
-from worker.agent.store import ReceiptRow, SignedRelease, Store, StoreError
+from worker.agent.store import KeptReceipt, ReceiptRow, SignedRelease, Store, StoreError
 
 
 def receipt(seq: int, amount: int = 10, *, cap: int = 1000, key: int = 1) -> ReceiptRow:
@@ -96,7 +96,7 @@ def test_answer_grows_by_its_last_frame_and_is_forgotten_later(store: Store) -> 
         store.drop_answers(101)
     known = store.request(receipt(1).request_id)
     assert known is not None and known.frames is None and known.seq == 1
-    assert store.receipts_after(b"\x01" * 32, b"a" * 32, 0, 10) == (b"frame1",)
+    assert store.receipts_after(b"\x01" * 32, b"a" * 32, 0, 10) == (KeptReceipt(b"e" * 32, 77, b"frame1"),)
 
 
 def test_release_is_remembered_per_row_state(store: Store) -> None:

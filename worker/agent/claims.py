@@ -113,14 +113,12 @@ class Claims:
     # ---- what the chain shows
 
     async def refresh(self, *, fresh: bool = False) -> tuple[Due, ...]:
-        """Read every account that is not closed; note what landed. Raises ChainError, NodeMissing."""
+        """Read every account that is owed something; note what landed. Raises ChainError, NodeMissing."""
         accounts = await self.journal.read(lambda store: store.accounts())
         state = (await self.view.node(fresh=fresh)).state
         now = (await self.view.head()).now
         dues: list[Due] = []
         for account in accounts:
-            if account.seq == account.landed_seq and account.owed_nano == 0:
-                continue
             escrow = await self.view.escrow(account.escrow, fresh=fresh)
             shown, closed = landed(account, escrow, self.view.account)
             closed = self._surely(account, closed or self._over(state, account, now))

@@ -43,6 +43,8 @@ class _Answering:
     """ids of the sinks at which somebody still waits."""
     receipt: bytes | None = None
     stored: bool = False
+    last: bytes | None = None
+    """The last frame, while it is on its way to the disk."""
 
     def cancel(self, sink: Sink) -> None:
         self.waiting.discard(id(sink))
@@ -61,6 +63,8 @@ class _Answering:
             sink.send(bytes(self.frames), ends=False, receipt=False)
         if self.stored and self.receipt is not None:
             sink.send(self.receipt, ends=False, receipt=True)
+        if self.last is not None:
+            sink.send(self.last, ends=True, receipt=False)
 
     def send(self, frames: bytes, *, ends: bool = False, receipt: bool = False) -> None:
         for sink in tuple(self.sinks):
@@ -107,6 +111,8 @@ class Desk:
         self._enclave = None
         lost, self._running = tuple(self._running.values()), {}
         for one in lost:
+            if one.last is not None:
+                continue
             detail = "the enclave ended; what was not receipted is not billed"
             one.send(_error(WireError.of(Code.NODE_GONE, detail)), ends=True)
 
@@ -208,10 +214,11 @@ class Desk:
             if len(one.frames) > MAX_ANSWER_BYTES:
                 log.warning("an answer is over %d bytes; it is cut short", MAX_ANSWER_BYTES)
                 one.enclave.post(Cancel(message.request_id))
-        if message.ends:
+        if message.ends and one.stored:
+            one.last = message.frames
+            self._spawn(self._keep_last(message.request_id, message.frames))
+        elif message.ends:
             self._running.pop(message.request_id, None)
-            if one.stored:
-                self._spawn(self._keep_last(message.request_id, message.frames))
         one.send(message.frames, ends=message.ends)
 
     def on_issued(self, message: Issued) -> None:
@@ -237,7 +244,10 @@ class Desk:
         self.on_receipt()
 
     async def _keep_last(self, request_id: bytes, frames: bytes) -> None:
-        await self._journal.write(lambda store: store.end_answer(request_id, frames))
+        try:
+            await self._journal.write(lambda store: store.end_answer(request_id, frames))
+        finally:
+            self._running.pop(request_id, None)
 
     async def forget_old_answers(self) -> None:
         """Drop ciphertexts that were sealed to keys long erased."""

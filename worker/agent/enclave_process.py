@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_INTERVAL_SECONDS = 0.05
 ORDER_SECONDS = 30.0
+MAX_QUOTED_CHARACTERS = 1000
 _PR_SET_PDEATHSIG = 1
 
 
@@ -235,7 +236,8 @@ async def _meet(
     except (LinkError, TimeoutError, OSError) as error:
         await kill(process)
         cause = error if str(error) else f"it was not ready within {start_seconds:.0f} s"
-        raise EnclaveGone(f"the enclave did not start: {cause}. Its log is {log_file}") from error
+        said = await asyncio.to_thread(_last_line, log_file)
+        raise EnclaveGone(f"the enclave did not start: {cause}. Its log is {log_file} and ends: {said}") from error
     except BaseException:
         await kill(process)
         raise
@@ -243,6 +245,11 @@ async def _meet(
         await kill(process)
         raise EnclaveGone("the enclave began with another message than Ready; use one release for both processes")
     return link, ready
+
+
+def _last_line(log_file: Path) -> str:
+    lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return lines[-1][:MAX_QUOTED_CHARACTERS] if lines else "(empty)"
 
 
 async def _connect(process: asyncio.subprocess.Process, socket: Path, log_file: Path) -> Link:

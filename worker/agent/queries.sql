@@ -40,19 +40,20 @@ UPDATE accounts SET landed_seq = max(landed_seq, :landed_seq), landed_nano = max
     closed = max(closed, :closed)
 WHERE key = :key AND allotment = :allotment;
 
--- accounts: every account, the one that is owed most first
+-- accounts: what is still owed, most first; with :all every account
 SELECT accounts.*, (SELECT min(created_at) FROM receipts WHERE receipts.key = accounts.key
     AND receipts.allotment = accounts.allotment AND receipts.seq > accounts.landed_seq
     AND receipts.amount_nano > 0) AS unlanded_since
-FROM accounts WHERE :all OR closed = 0
+FROM accounts WHERE :all OR (closed = 0 AND min(cumulative_nano, cap_nano) > landed_nano)
 ORDER BY min(cumulative_nano, cap_nano) - landed_nano DESC;
 
 -- owed_elsewhere: what other keys than this one are owed under an allotment
 SELECT coalesce(sum(max(0, min(cumulative_nano, cap_nano) - landed_nano)), 0) AS owed_nano
 FROM accounts WHERE allotment = :allotment AND key <> :key AND closed = 0;
 
--- receipts_after: receipt frames of an account, oldest first
-SELECT seq, frame FROM receipts WHERE key = :key AND allotment = :allotment AND seq > :seq ORDER BY seq LIMIT :limit;
+-- receipts_after: receipts of an account as they go to clients, oldest first
+SELECT accounts.escrow, accounts.allotment_epoch, receipts.frame FROM receipts JOIN accounts USING (key, allotment)
+WHERE key = :key AND allotment = :allotment AND receipts.seq > :seq ORDER BY receipts.seq LIMIT :limit;
 
 -- add_release: a release that leaves this machine
 INSERT INTO releases (allotment, row_seqno, allotted_nano, signature)

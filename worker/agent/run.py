@@ -48,7 +48,7 @@ def ground(config: AgentConfig) -> Ground:
 async def run(config: AgentConfig, announce: Callable[[str], None]) -> None:
     """Run until SIGTERM or SIGINT; `announce` gets one JSON line when the node serves.
 
-    Raises ConfigError, MnemonicError, KeyFileError, StoreError, AlreadyRunning.
+    Raises ConfigError, MnemonicError, KeyFileError, StoreError, AlreadyRunning, EnclaveGone.
     """
     await asyncio.to_thread(os.makedirs, config.data_dir, 0o700, True)
     base = ground(config)

@@ -29,12 +29,12 @@ from worker.agent.journal import Journal
 from worker.agent.relayer_link import NodeIdentity, Refusal, RelayerLink
 from worker.agent.relayer_wire import OutgoingClaim, ReceiptFrame, ReleaseAsk
 from worker.agent.releases import KeyFileError, Releases, public_bytes
-from worker.agent.store import Account
+from worker.agent.store import KeptReceipt, Store
 from worker.agent.streams import Answering, Sink
 from worker.agent.view import ChainView, NodeMissing
 from worker.link import Introduce
 from wrappers.cells import from_boc
-from wrappers.signed import Terms
+from wrappers.signed import Terms, node_id
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,8 @@ class Service:
         self.enclave: Enclave | None = None
         self.ready = asyncio.Event()
         """Set while the chain shows the running enclave's key."""
+        self._ran = False
+        """Whether an enclave ever came up."""
         self._evidence: bytes | None = None
         self._release_key = release_key
         self._node_epoch = 0
@@ -83,7 +85,7 @@ class Service:
         self.links = tuple(RelayerLink(url, identity, release_key, self) for url in config.relayers)
 
     async def run(self) -> None:
-        """Until cancelled. Raises KeyFileError, or StoreError before anything started."""
+        """Until cancelled. Raises KeyFileError, StoreError before anything started, EnclaveGone where none ever ran."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._enclaves())
@@ -112,6 +114,8 @@ class Service:
             try:
                 await self._one_enclave()
             except EnclaveGone as error:
+                if not self._ran:
+                    raise  # it is set up wrongly: trying again would only hide why
                 log.error("%s", error)
             except (ChainError, NodeMissing) as error:
                 log.error("%s", error)
@@ -126,6 +130,9 @@ class Service:
                 f"{self.config.release_key} is not the release key that node {self.view.account.hex()} was opened with;"
                 " restore that file"
             )
+        if state.node_id != node_id(self.view.network, self.view.account, state.epoch):
+            # Whatever would be signed under our idea of the node's id, the chain would not pay.
+            raise NodeMissing("the node's id on chain is not the one that receipts name; use a release of this network")
         enclave = await enclave_process.start(
             self.config.enclave_command,
             self.config.enclave_config,
@@ -135,6 +142,7 @@ class Service:
             on_issued=self.desk.on_issued,
             on_sealing=self._offer_changed,
         )
+        self._ran = True
         log.info("enclave %d runs with key %s", enclave.pid, enclave.key.hex())
         self.enclave, self._node_epoch = enclave, state.epoch
         enclave.introduce(Introduce(state.network_id, self.view.account, state.epoch, state.tokens))
@@ -215,24 +223,16 @@ class Service:
         return await self.releases.sign(ask)
 
     async def receipts(self, allotment: bytes, key: bytes, after_seq: int, limit: int) -> Sequence[ReceiptFrame]:
-        def read(store: Any) -> tuple[tuple[Account, ...], tuple[bytes, ...]]:
-            return store.accounts(all=True), store.receipts_after(key, allotment, after_seq, limit)
-
-        accounts, frames = await self.journal.read(read)
-        one = next((one for one in accounts if (one.key, one.allotment) == (key, allotment)), None)
-        if one is None:
-            return ()
-        return tuple(ReceiptFrame(one.escrow, one.allotment_epoch, key, frame[HEADER_BYTES:]) for frame in frames)
+        kept = await self.journal.read(lambda store: store.receipts_after(key, allotment, after_seq, limit))
+        return tuple(_receipt_frame(key, one) for one in kept)
 
     async def newest_receipts(self) -> Sequence[ReceiptFrame]:
-        def read(store: Any) -> tuple[ReceiptFrame, ...]:
-            found = []
-            for one in store.accounts():
-                if one.owed_nano:
-                    for frame in store.receipts_after(one.key, one.allotment, one.seq - 1, 1):
-                        payload = frame[HEADER_BYTES:]
-                        found.append(ReceiptFrame(one.escrow, one.allotment_epoch, one.key, payload))
-            return tuple(found)
+        def read(store: Store) -> tuple[ReceiptFrame, ...]:
+            return tuple(
+                _receipt_frame(one.key, kept)
+                for one in store.accounts()
+                for kept in store.receipts_after(one.key, one.allotment, one.seq - 1, 1)
+            )
 
         return await self.journal.read(read)
 
@@ -317,6 +317,10 @@ class Service:
     def _announce(self, claim: SignedClaim) -> None:
         for link in self.links:
             link.push_claim(_outgoing(claim))
+
+
+def _receipt_frame(key: bytes, kept: KeptReceipt) -> ReceiptFrame:
+    return ReceiptFrame(kept.escrow, kept.allotment_epoch, key, kept.frame[HEADER_BYTES:])
 
 
 def _outgoing(claim: SignedClaim) -> OutgoingClaim:

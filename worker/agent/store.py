@@ -86,6 +86,14 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptReceipt:
+    escrow: bytes
+    allotment_epoch: int
+    frame: bytes
+    """The RECEIPT frame."""
+
+
+@dataclass(frozen=True, slots=True)
 class SignedRelease:
     allotted_nano: int
     signature: bytes
@@ -210,17 +218,17 @@ class Store:
         return KnownRequest(row["state"] == "answered", row["allotment"], row["key"], row["seq"], frames)
 
     def accounts(self, *, all: bool = False) -> tuple[Account, ...]:
-        """Accounts, the one that is owed most first; without `all` only those that may still be claimed."""
+        """Accounts that are still owed something, most first; with `all` every account."""
         return tuple(_account(row) for row in self._run("accounts", all=int(all)))
 
     def owed_elsewhere(self, allotment: bytes, key: bytes) -> int:
         """nanoTON that keys other than `key` are owed under the allotment."""
         return int(self._run("owed_elsewhere", allotment=allotment, key=key).fetchone()["owed_nano"])
 
-    def receipts_after(self, key: bytes, allotment: bytes, seq: int, limit: int) -> tuple[bytes, ...]:
-        """RECEIPT frames of an account, oldest first."""
+    def receipts_after(self, key: bytes, allotment: bytes, seq: int, limit: int) -> tuple[KeptReceipt, ...]:
+        """Receipts of an account, oldest first."""
         rows = self._run("receipts_after", key=key, allotment=allotment, seq=seq, limit=limit)
-        return tuple(row["frame"] for row in rows)
+        return tuple(KeptReceipt(row["escrow"], row["allotment_epoch"], row["frame"]) for row in rows)
 
     def release(self, allotment: bytes, row_seqno: int) -> SignedRelease | None:
         row = self._run("release", allotment=allotment, row_seqno=row_seqno).fetchone()
