@@ -1,0 +1,207 @@
+"""The desk between relayers and the enclave: one run per request id, the disk before the last frame."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from chain.api import Unreachable
+from protocol.errors import Code, WireError
+from protocol.frames import Frame, FrameType
+from protocol.receipts import SignedReceipt
+from protocol.sealing import SealedRequest
+from worker.agent.desk import Desk
+from worker.agent.journal import Journal
+from worker.agent.store import SignedRelease
+from worker.link import Answer, Cancel, Issued, Post, Stored
+from wrappers.escrow import EscrowState, Row, RowTerms
+from wrappers.signed import Receipt, Voucher, allotment_id, sign
+
+NETWORK, NODE, ESCROW, KEY, RELEASE_KEY = b"N" * 32, b"n" * 32, b"e" * 32, b"k" * 32, b"r" * 32
+ALLOTMENT = allotment_id(NETWORK, ESCROW, 17, NODE)
+CLIENT = Ed25519PrivateKey.generate()
+HEAD, DATA, LAST = (Frame(kind, b"x").to_bytes() for kind in (FrameType.HEAD, FrameType.DATA, FrameType.LAST))
+
+
+class View:
+    """A chain that shows one escrow with one row."""
+
+    account, network = NODE, NETWORK
+
+    def __init__(self) -> None:
+        self.row = Row(17, 1000, 0, 2, 0, RowTerms(RELEASE_KEY, 7200), allotment=ALLOTMENT)
+        self.down = False
+        self.reads = 0
+
+    async def node(self, *, fresh: bool = False):
+        if self.down:
+            raise Unreachable("gone")
+        state = SimpleNamespace(release_key=RELEASE_KEY, key_attested=lambda key, now: True)
+        return SimpleNamespace(state=state)
+
+    async def escrow(self, escrow: bytes, *, fresh: bool = False) -> EscrowState | None:
+        self.reads += 1
+        await asyncio.sleep(0)
+        key = CLIENT.public_key().public_bytes_raw()
+        rows = {NODE: self.row}
+        return EscrowState(key, NETWORK, False, 5000, 1000, 0, rows, b"R" * 32, b"w" * 32, 0, 3600, 604_800)
+
+
+class Enclave:
+    key = KEY
+
+    def __init__(self) -> None:
+        self.posted: list = []
+
+    def post(self, message) -> None:
+        self.posted.append(message)
+
+    def posts(self) -> list:
+        return [one for one in self.posted if isinstance(one, Post)]
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.frames = b""
+        self.ended = False
+
+    def send(self, frames: bytes, *, ends: bool, receipt: bool) -> None:
+        assert not self.ended
+        self.frames += frames
+        self.ended = ends
+
+    @property
+    def error(self) -> Code:
+        assert self.ended and self.frames[0] == FrameType.ERROR
+        return WireError.from_bytes(self.frames[5:]).code
+
+
+def request(number: int = 1, cap: int = 500) -> SealedRequest:
+    voucher = Voucher(ALLOTMENT, KEY, cap, 0, b"t" * 32)
+    return SealedRequest(
+        bytes([number]) * 32, ESCROW, 17, NODE, b"s" * 32, voucher, sign(voucher, CLIENT), bytes(64), bytes(1200)
+    )
+
+
+def issued(a_request: SealedRequest, seq: int = 1) -> Issued:
+    receipt = Receipt(ALLOTMENT, b"i" * 32, seq, b"t" * 32, 10, 10 * seq, bytes(32), bytes(32))
+    frame = Frame(FrameType.RECEIPT, SignedReceipt(receipt, bytes(64)).to_bytes()).to_bytes()
+    return Issued(a_request.request_id, ESCROW, 17, 500, 0, b"t" * 32, bytes(64), frame)
+
+
+class House:
+    def __init__(self, path: Path) -> None:
+        self.view, self.enclave = View(), Enclave()
+        self.journal = Journal.open(path)
+        self.desk = Desk(self.journal, self.view, max_in_flight=2, min_close_timer=3600, clock=lambda: 1_790_000_000)  # type: ignore[arg-type]
+        self.desk.enclave_came(self.enclave)  # type: ignore[arg-type]
+
+    async def begin(self, a_request: SealedRequest) -> tuple[Sink, object]:
+        sink = Sink()
+        return sink, await self.desk.answer(a_request.to_bytes(), sink)
+
+    async def stored(self) -> None:
+        async with asyncio.timeout(5):
+            while not any(isinstance(one, Stored) for one in self.enclave.posted):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def house(tmp_path: Path):
+    house = House(tmp_path / "r.db")
+    yield house
+    await house.desk.close()
+    await house.journal.close()
+
+
+async def test_g4_the_same_request_posted_at_once_runs_once(house: House) -> None:
+    sinks = await asyncio.gather(*(house.begin(request()) for _ in range(5)))
+    assert len(house.enclave.posts()) == 1 and house.desk.in_flight == 1
+    house.desk.on_answer(Answer(request().request_id, False, HEAD))
+    late, _ = await house.begin(request())
+    house.desk.on_answer(Answer(request().request_id, False, DATA))
+    assert {sink.frames for sink, _ in sinks} == {HEAD + DATA} == {late.frames}
+
+
+async def test_g16_the_enclave_hears_of_the_disk_only_after_it(house: House) -> None:
+    sink, _ = await house.begin(request())
+    house.desk.on_answer(Answer(request().request_id, False, HEAD + DATA))
+    house.desk.on_issued(issued(request()))
+    assert not any(isinstance(one, Stored) for one in house.enclave.posted) and sink.frames == HEAD + DATA
+    await house.stored()
+    known = await house.journal.read(lambda store: store.request(request().request_id))
+    assert known is not None and known.frames == sink.frames == HEAD + DATA + issued(request()).frame
+    house.desk.on_answer(Answer(request().request_id, True, LAST))
+    early, _ = await house.begin(request())  # before the last frame is on disk
+    await house.desk.close()
+    late, _ = await house.begin(request())
+    assert early.frames == late.frames == sink.frames and late.ended and house.desk.in_flight == 0
+
+
+async def test_g16_an_enclave_that_dies_leaves_errors_and_receipts(house: House) -> None:
+    receipted, _ = await house.begin(request(1))
+    house.desk.on_issued(issued(request(1)))
+    await house.stored()
+    bare, _ = await house.begin(request(2))
+    house.desk.enclave_gone()
+    assert bare.error is Code.NODE_GONE and receipted.ended
+    again, _ = await house.begin(request(1))
+    assert again.error is Code.ALREADY_OPENED and b"receipt 1 of allotment" in again.frames
+    other, _ = await house.begin(request(2))
+    assert other.error is Code.NODE_NOT_LIVE
+    assert (await house.journal.read(lambda store: store.totals())).receipts == 1
+
+
+async def test_a_receipt_that_cannot_be_stored_is_not_answered(house: House) -> None:
+    await house.begin(request(1))
+    house.desk.on_issued(issued(request(1)))
+    await house.stored()
+    sink, _ = await house.begin(request(2))
+    house.desk.on_issued(issued(request(2)))  # the same seq again: the store refuses
+    async with asyncio.timeout(5):
+        while not sink.ended:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert sink.error is Code.INTERNAL
+    house.desk.on_answer(Answer(request(2).request_id, True, LAST))  # finds nobody
+
+
+async def test_cancelling_waits_for_the_last_listener(house: House) -> None:
+    first, answering = await house.begin(request())
+    second, _ = await house.begin(request())
+    answering.cancel(first)
+    assert not any(isinstance(one, Cancel) for one in house.enclave.posted)
+    answering.cancel(second)
+    assert any(isinstance(one, Cancel) for one in house.enclave.posted)
+
+
+async def test_a_refusal_is_read_from_the_chain_anew(house: House) -> None:
+    house.view.row = Row(17, 100, 0, 2, 0, RowTerms(RELEASE_KEY, 7200), allotment=ALLOTMENT)
+    sink, _ = await house.begin(request())
+    assert sink.error is Code.ALLOTMENT_TOO_LOW and house.view.reads == 2
+
+
+async def test_g17_an_unreadable_chain_is_no_refusal_of_the_client(house: House) -> None:
+    house.view.down = True
+    sink, _ = await house.begin(request())
+    assert sink.error is Code.CHAIN_UNCERTAIN
+
+
+async def test_nothing_runs_under_a_released_row_until_it_moves(house: House) -> None:
+    house.desk.hold(ALLOTMENT)
+    assert (await house.begin(request(1)))[0].error is Code.ALLOTMENT_CLOSING
+    house.desk.unhold(ALLOTMENT)
+    await house.journal.write(lambda store: store.add_release(ALLOTMENT, 2, SignedRelease(10, bytes(64))))
+    assert (await house.begin(request(2)))[0].error is Code.ALLOTMENT_CLOSING
+    house.view.row = Row(17, 1000, 0, 3, 0, RowTerms(RELEASE_KEY, 7200), allotment=ALLOTMENT)
+    assert not (await house.begin(request(3)))[0].ended and house.desk.runs_under(ALLOTMENT)
+
+
+async def test_a_full_desk_and_junk_are_told_so(house: House) -> None:
+    await house.begin(request(1))
+    await house.begin(request(2))
+    assert (await house.begin(request(3)))[0].error is Code.NODE_BUSY
+    sink = Sink()
+    assert await house.desk.answer(b"junk", sink) is None
+    assert sink.error is Code.BAD_REQUEST
