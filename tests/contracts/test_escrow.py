@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from pytoniq_core import Cell, begin_cell
+from pytoniq_core import Address, Cell, begin_cell
 from test_fees import settle_body
 
+from chain.decode import decode_message
+from devnet.ledger import Pending
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, key_of, public
-from wrappers import escrow, node
+from wrappers import escrow, node, registry
+from wrappers.cells import address_of
 from wrappers.code import Contract, code
 from wrappers.errors import ContractError
 from wrappers.ops import Op
@@ -423,3 +426,32 @@ def test_get_method_calls_find_none(world: World, pair: Pair) -> None:
     assert code(Contract.ESCROW).hash == world.ledger.account(pair.escrow).code.hash  # type: ignore[union-attr]
     for account in (pair.escrow, pair.node):
         assert world.ledger.get_result(account, 85143, []).exit_code == 11
+
+
+def from_masterchain(world: World, source: bytes, destination: bytes, body: Cell) -> Trace:
+    """A message from the account of the masterchain that has the same id."""
+    # int_msg_info$0, no instant routing, bounce, not bounced
+    cell = begin_cell().store_uint(0b0110, 4).store_address(Address((-1, source)))
+    cell.store_address(address_of(destination)).store_coins(TON).store_bit(0).store_coins(0).store_coins(0)
+    cell.store_uint(world.ledger.lt + 1, 64).store_uint(world.ledger.now, 32).store_bit(0).store_bit(1).store_ref(body)
+    message = cell.end_cell()
+    world.ledger.queue.append(Pending(message, decode_message(message)))
+    return world.ledger.run()
+
+
+def test_g10_a_twin_in_the_masterchain_is_nobody(world: World, pair: Pair) -> None:
+    settle = settle_body(world.entry(pair.escrow, pair.node, TON), public(world.enclave_key))
+    paid = begin_cell().store_uint(Op.PAID, 32).store_bytes(world.client.account).store_uint(0, 32)
+    cases = [
+        (pair.node, pair.escrow, settle),
+        (world.client.account, pair.escrow, escrow.withdraw()),
+        (pair.escrow, pair.node, paid.store_coins(TON).store_uint(1, 32).end_cell()),
+        (world.operator.account, pair.node, node.unbond()),
+        (world.governor.account, world.registry, registry.admit(pair.node, world.verdict(pair.node))),
+    ]
+    for source, destination, body in cases:
+        before = world.ledger.account(destination).data
+        trace = from_masterchain(world, source, destination, body)
+        assert code_of(trace) == ContractError.WORKCHAIN
+        after = world.ledger.account(destination).data
+        assert before is not None and after is not None and before.hash == after.hash

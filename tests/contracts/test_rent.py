@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from test_escrow import code_of
+from test_fees import settle_body
 
-from scripts.stage import TON, Pair, World
+from scripts.stage import TON, Pair, World, public
 from wrappers import escrow, node
 
 YEAR = 31_536_000
@@ -51,8 +52,6 @@ def test_g9_g5_when_rent_ate_into_the_rows_they_pay_what_is_there(world: World, 
         assert code_of(world.tell(world.stranger.account, pair.escrow, TON // 1000, escrow.finish())) is not None
     backed = world.ledger.balance(pair.escrow)
     # The node's verdict is long over; the row's node is what counts here, so the settlement is sent from its address.
-    from contracts_world import public
-    from test_fees import settle_body
 
     entry = world.entry(pair.escrow, pair.node, 2 * TON)
     assert not world.tell(pair.node, pair.escrow, TON // 10, settle_body(entry, public(world.enclave_key))).failed
