@@ -15,6 +15,7 @@ class MalformedAnswer(ClientError):
     """What the enclave sealed is no answer of the agreed form."""
 
     code = "malformed-answer"
+    promised = True
 
 
 @dataclass(frozen=True, slots=True)

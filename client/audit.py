@@ -15,7 +15,7 @@ from attestation.evidence import Evidence
 from attestation.policy import Policy
 from attestation.strict import Malformed as MalformedEvidence
 from attestation.verify import Expected, verify
-from client.store import AccountOf, Held, StoredEvidence
+from client.records import AccountOf, Held, StoredEvidence
 from client.trust import NetworkFacts, effective
 from protocol.commitments import ResponseCommitment, inner_salt, request_commitment
 from protocol.errors import PeerFault

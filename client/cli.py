@@ -16,25 +16,21 @@ from typing import Annotated, Any
 
 import aiohttp
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from chain.api import ChainError
 from chain.config import ConfigError
 from chain.mnemonic import MnemonicError
 from chain.wallet import Wallet
-from client import control
+from client import control, show
 from client.answer import text_of
 from client.config import DEFAULT_HOME, Config, load
 from client.errors import ClientError, HomeError, Locked, showable
 from client.events import Receipted, Text
 from client.sdk import Client
+from client.show import NANO, err, out
 from client.sidecar import CONTROL_FILE, Sidecar
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Ask, pay, and check: the client's side.")
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-NANO = 1_000_000_000
 
 Overrides = dict[str, Any]
 _state: dict[str, Any] = {}
@@ -145,10 +141,6 @@ def _nano(text: str) -> int:
     return int(whole or "0") * NANO + int(part.ljust(9, "0"))
 
 
-def _ton(nano: int) -> str:
-    return f"{nano // NANO}.{nano % NANO:09d} TON"
-
-
 Amount = Annotated[int, typer.Argument(parser=_nano, metavar="TON", help="such as 2 or 0.25")]
 Node = Annotated[str, typer.Argument(help="the node's account, 64 hex digits (see `nodes`)")]
 Timer = Annotated[int | None, typer.Option(help="seconds until a row ends that its node does not release")]
@@ -195,17 +187,7 @@ def balance() -> None:
 
 async def _show_balance(command: str, arguments: dict[str, Any]) -> None:
     found = await _command(command, arguments)
-    out.print(f"wallet  {found['wallet']}  {_ton(found['wallet_nano'])}")
-    out.print(
-        f"escrow  {found['escrow']}  deposit {_ton(found['deposit_nano'])}, free {_ton(found['free_nano'])}"
-        + (", CLOSING" if found["closing"] else "")
-    )
-    table = Table("node", "allotted", "paid", "owed", "promised", "room", "ends")
-    for row in found["rows"]:
-        amounts = (row[f"{name}_nano"] for name in ("allotted", "paid", "owed", "promised", "room"))
-        table.add_row(row["node"], *map(_ton, amounts), str(row["closing_at"] or "-"))
-    if found["rows"]:
-        out.print(table)
+    show.balance(found)
 
 
 @app.command()
@@ -213,7 +195,7 @@ def close(patience: Annotated[float, typer.Option(help="seconds to wait for the 
     """End the escrow: at once where the nodes agree, else by the close timers (then `finish`)."""
 
     async def work() -> None:
-        _show_closed(await _command("close", {"patience_seconds": patience}))
+        show.closed(await _command("close", {"patience_seconds": patience}))
 
     _main(work())
 
@@ -223,18 +205,9 @@ def finish() -> None:
     """After the close timers: free the rows and end the escrow."""
 
     async def work() -> None:
-        _show_closed(await _command("finish"))
+        show.closed(await _command("finish"))
 
     _main(work())
-
-
-def _show_closed(found: dict[str, Any]) -> None:
-    for node, why in found["refusals"].items():
-        out.print(f"node {node} gave no release: {why}", markup=False)
-    for node, at in found["waiting"].items():
-        out.print(f"node {node}: its row ends at {at} (unix seconds); then run `cocoon client finish`")
-    state = "ended" if found["ended"] else "is closing"
-    out.print(f"escrow {found['escrow']} {state}; {_ton(found['refunded_nano'])} came back")
 
 
 # ---- receipts and trust
@@ -252,33 +225,10 @@ def receipts(
         if as_json:
             out.print_json(data=found)
         else:
-            _show_receipts(found, verify)
+            show.receipts(found, verified=verify)
         return 0 if found.get("holds", True) else 1
 
     _main(work())
-
-
-def _show_receipts(found: dict[str, Any], verify: bool) -> None:
-    table = Table("receipt", "model", "tokens", "amount", "total", "stop", *(["holds"] if verify else []))
-    for one in found["receipts"]:
-        flags = (" SIMULATED" if one["simulated"] else "") + ("" if one["answered"] else " (answer lost)")
-        table.add_row(
-            one["hash"],
-            one["model"] + flags,
-            f"{one['prompt_tokens']} + {one['completion_tokens']}",
-            _ton(one["amount_nano"]),
-            _ton(one["cumulative_nano"]),
-            one["stop"],
-            *(["yes" if one["holds"] else "NO"] if verify else []),
-        )
-    out.print(table)
-    for one in found["receipts"] if verify else []:
-        for check in one["checks"]:
-            if not check["holds"]:
-                out.print(f"{one['hash']}: NOT {check['name']}: {check['said']}", style="bold red", markup=False)
-    for chain in found.get("chains", []):
-        word = "unbroken" if chain["holds"] else "BROKEN"
-        out.print(f"key {chain['key'][:16]}: chain {word}: {chain['said']}", markup=False)
 
 
 @app.command()
@@ -302,19 +252,7 @@ def verify(node: Node) -> None:
 
     async def work() -> None:
         found = await _command("verify", {"node": node})
-        root = "the SIMULATED test root: proves no hardware" if found["simulated"] else "Intel's pinned root"
-        block = "looked up" if found["block_checked"] else "not looked up (the policy does not ask for it)"
-        for line in (
-            f"1. root        {root}",
-            f"2. platform    {found['platform']}, TCB {found['tcb_status']} {' '.join(found['advisories'])}",
-            f"3. image       {found['image']}, measurement {found['measurement']} (on this client's allow-list)",
-            f"4. freshness   bound to masterchain block {found['block_seqno']}, {block}",
-            f"5. key         {found['signing_key']}, the same on chain (two endpoints agree)",
-            f"6. node        {found['node']}, epoch {found['epoch']}, attested until {found['attested_until']}",
-            f"7. sealing key signed by that key, until {found['sealing_key_until']}",
-            f"trusted: tier {found['tier']}" + (", SIMULATED" if found["simulated"] else ""),
-        ):
-            out.print(line, markup=False)
+        show.trust(found)
 
     _main(work())
 
@@ -324,10 +262,12 @@ def recover() -> None:
     """Fetch the receipts of requests that a killed process left behind."""
 
     async def work() -> None:
-        found = (await _command("recover"))["recovered"]
-        for one in found:
+        found = await _command("recover")
+        for one in found["recovered"]:
             out.print(f"{one['request']}: {one['receipt'] or one['trouble'] or 'never ran'}", markup=False)
-        out.print(f"{len(found)} requests were in flight")
+        out.print(f"{len(found['recovered'])} requests were in flight")
+        for one in found["unaccepted"]:
+            out.print(f"receipt {one['hash']} over {show.ton(one['amount_nano'])} came without its proof", markup=False)
 
     _main(work())
 
@@ -352,10 +292,10 @@ def chat(
                 account = None if node is None else bytes.fromhex(node)
                 async for event in client.chat(body, node=account):
                     if isinstance(event, Text):
-                        out.print(_terminal(event.text), end="", markup=False)
+                        out.print(show.terminal(event.text), end="", markup=False)
                     elif isinstance(event, Receipted):
                         out.print()
-                        _show_receipt(event)
+                        show.receipt(event)
         except Locked as locked:
             await _chat_through(*_running(config, locked), body, locked)
 
@@ -372,29 +312,14 @@ async def _chat_through(url: str, headers: dict[str, str], body: dict[str, Any],
                 raw = json.loads(line.removeprefix(b"data: ")) if line[:1] == b"{" or line[:7] == b"data: {" else {}
                 if "error" in raw:
                     raise HomeError(showable(raw["error"]["message"]), "see above")
-                out.print(_terminal(text_of(raw)), end="", markup=False)
+                out.print(show.terminal(text_of(raw)), end="", markup=False)
                 if "cocoon" in raw:
                     said = raw["cocoon"]
                     flags = " SIMULATED: proves no hardware." if said["simulated"] else ""
                     out.print()
-                    err.print(f"receipt {said['receipt']}: {_ton(said['amount_nano'])}.{flags}", markup=False)
+                    err.print(f"receipt {said['receipt']}: {show.ton(said['amount_nano'])}.{flags}", markup=False)
     except (OSError, ValueError, aiohttp.ClientError):
         raise locked from None
-
-
-def _terminal(text: str) -> str:
-    """A model's words may hold control sequences that rewrite the screen or set its title."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
-
-
-def _show_receipt(event: Receipted) -> None:
-    usage = event.usage
-    flags = (" SIMULATED: proves no hardware." if event.simulated else "") + ("" if event.measured else " UNMEASURED.")
-    err.print(
-        f"receipt {event.hash.hex()}: {usage.prompt_tokens} + {usage.completion_tokens} tokens, "
-        f"{_ton(event.amount_nano)}.{flags}",
-        markup=False,
-    )
 
 
 @app.command()

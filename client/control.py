@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from client.audit import verify_chain, verify_held
-from client.errors import BadRequest
+from client.errors import BadRequest, NoEscrow
 from client.money import Closed
+from client.records import Held
 from client.sdk import Client
-from client.store import Held
 from client.trust import TrustedNode
 from protocol.receipts import usage_of
 
@@ -51,13 +51,18 @@ async def _withdraw(client: Client, arguments: _Arguments) -> dict[str, Any]:
 
 
 async def _balance(client: Client, arguments: _Arguments) -> dict[str, Any]:
-    balance = await client.balance()
+    wallet = client.wallet.address.to_str(is_bounceable=False)
+    try:
+        balance = await client.balance()
+    except NoEscrow as error:
+        said: dict[str, Any] = {"escrow": None, "reason": f"{error.cause}; {error.cure}", "rows": []}
+        return {**said, "wallet": wallet, "wallet_nano": await client.wallet_nano()}
     return {
         "escrow": balance.escrow.hex(),
         "deposit_nano": balance.deposit_nano,
         "free_nano": balance.free_nano,
         "closing": balance.closing,
-        "wallet": client.wallet.address.to_str(is_bounceable=False),
+        "wallet": wallet,
         "wallet_nano": balance.wallet_nano,
         "rows": [
             {
@@ -192,7 +197,11 @@ async def _recover(client: Client, arguments: _Arguments) -> dict[str, Any]:
                 "trouble": one.trouble,
             }
             for one in await client.recover()
-        ]
+        ],
+        "unaccepted": [
+            {"hash": one.receipt.hash.hex(), "seq": one.receipt.seq, "amount_nano": one.receipt.amount_nano}
+            for one in await client.unaccepted()
+        ],
     }
 
 

@@ -13,8 +13,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from client.errors import AnswerLost, ClientError, RelayerRefused, RelayerUnreachable
+from client.records import Request
 from client.relayer_link import RelayerLink
-from client.store import Request, Store
+from client.store import Store
 from protocol.errors import Code, NotAuthentic, PeerFault, WireError
 from protocol.sealing import SealedRequest
 from protocol.stream import Completed, Data, Failed, Receipted, Refused, ResponseReader
@@ -42,6 +43,12 @@ class _Hint(ClientError):
     def __init__(self, error: WireError) -> None:
         super().__init__(error.cause, error.cure)
         self.code = error.code.value
+
+
+class _Broken(ClientError):
+    """What came is not what the enclave sent, or not all of it."""
+
+    code = "answer-broken"
 
 
 class Delivery:
@@ -75,7 +82,7 @@ class Delivery:
                 if not isinstance(error, RelayerUnreachable) and error.code not in _WAIT:
                     raise self._final(error) from error
             except PeerFault as error:
-                trouble = AnswerLost(error.cause, error.cure, self._request.request_id)
+                trouble = _Broken(error.cause, error.cure)
             if len(self._answer) > before:
                 until = time.monotonic() + RETRY_SECONDS
             wait = self._wait(trouble)
@@ -90,13 +97,12 @@ class Delivery:
         return float(min(8.0, 0.25 * 2**self.attempts) * random.uniform(0.5, 1.0))
 
     def _final(self, error: ClientError) -> ClientError:
-        if not self._answer and not isinstance(error, _Hint):
+        if not self._answer and not isinstance(error, _Hint | _Broken):
             return error
+        part = "; what came of the answer is incomplete" if self._answer else ""
         return AnswerLost(
-            f"{error.cause} (code {error.code}); what came of the answer is incomplete"
-            if self._answer
-            else f"{error.cause} (code {error.code})",
-            f"{error.cure}; it stays counted with its maximum until its receipt comes or its sealing key is long over",
+            f"{error.cause} (code {error.code}){part}",
+            "ask again; this request stays counted with its maximum until its receipt comes or it can run no more",
             self._request.request_id,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from attestation.policy import Policy
 from attestation.strict import Malformed as MalformedEvidence
 from client.chain_view import ChainView
 from client.errors import NoNode, RelayerRefused, Untrusted
+from client.records import StoredEvidence
 from client.relayer_link import RelayerLink
-from client.store import Store, StoredEvidence
+from client.store import Store
 from client.trust import NetworkFacts, RefusedNode, TrustedNode, check_offer, parse_evidence
 from protocol.errors import Malformed
 from protocol.offer import NodeOffer
@@ -19,6 +21,7 @@ from protocol.offer import NodeOffer
 TRUST_SECONDS = 60
 """A revocation on chain reaches this client within it."""
 SEALING_MARGIN_SECONDS = 60
+JUDGED_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,13 @@ class Directory:
 
     async def all(self) -> list[TrustedNode | RefusedNode]:
         """Every listed node, trusted or with the reasons why not."""
-        return [await self._judge(account, offer) for account, offer in await self._link.offers()]
+        together = asyncio.Semaphore(JUDGED_AT_ONCE)
+
+        async def one(account: bytes, offer: str) -> TrustedNode | RefusedNode:
+            async with together:
+                return await self._judge(account, offer)
+
+        return list(await asyncio.gather(*(one(*listed) for listed in await self._link.offers())))
 
     async def node(self, account: bytes) -> TrustedNode:
         """Raises Untrusted, NoNode."""

@@ -12,6 +12,8 @@ class ClientError(Exception):
 
     code = "client-error"
     status = HTTPStatus.INTERNAL_SERVER_ERROR
+    promised = False
+    """Whether a request may have left under a promise: asking anew then counts a second one."""
 
     def __init__(self, cause: str, cure: str) -> None:
         super().__init__(f"{cause}; {cure}")
@@ -93,10 +95,13 @@ class RelayerUnreachable(ClientError):
 
     code = "relayer-unreachable"
     status = HTTPStatus.BAD_GATEWAY
+    promised = True
 
 
 class RelayerRefused(ClientError):
     """The relayer says no: a hint that proves nothing. `http_status` and `retry_after` (seconds) are its own."""
+
+    promised = True
 
     def __init__(self, code: str, cause: str, cure: str, http_status: int, retry_after: float | None = None) -> None:
         super().__init__(f"the relayer refuses: {cause}", cure)
@@ -121,6 +126,7 @@ class AnswerLost(ClientError):
 
     code = "answer-lost"
     status = HTTPStatus.BAD_GATEWAY
+    promised = True
 
     def __init__(self, cause: str, cure: str, request_id: bytes) -> None:
         super().__init__(f"request {request_id.hex()}: {cause}", cure)
@@ -132,10 +138,13 @@ class NodeFault(ClientError):
 
     code = "node-fault"
     status = HTTPStatus.BAD_GATEWAY
+    promised = True
 
 
 class AnswerFailed(ClientError):
     """The engine refused or broke the request, with a receipt for what was done. `invalid`: the body was at fault."""
+
+    promised = True
 
     def __init__(self, message: str, *, invalid: bool, receipt: bytes, amount_nano: int) -> None:
         super().__init__(message, "correct the request" if invalid else "ask again, or choose another node")

@@ -17,8 +17,9 @@ from client.chain_view import ChainView
 from client.errors import NoEscrow, PaymentFailed, RelayerRefused, RelayerUnreachable
 from client.home import Home
 from client.payments import MARGIN_NANO, Paid, Payments, fees
+from client.records import Escrow
 from client.relayer_link import RelayerLink, ReleaseRequest
-from client.store import Escrow, Store
+from client.store import Store
 from client.trust import NetworkFacts, TrustedNode
 from wrappers import escrow as messages
 from wrappers import registry as births

@@ -13,13 +13,10 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
-from attestation.policy import Policy
 from chain.api import Chain
-from chain.config import Network, connect
+from chain.config import connect
 from chain.wallet import Wallet
 from client.body import Body
 from client.chain_view import ChainView
@@ -39,14 +36,16 @@ from client.events import Done, Event, Receipted, Text
 from client.home import Home
 from client.money import Closed, Money
 from client.payments import Paid, Payments
+from client.records import Escrow, Held, Request
 from client.relayer_link import RelayerLink
 from client.session import Session, Target
-from client.store import Escrow, Held, Request, Store
-from client.trust import NetworkFacts, RefusedNode, TrustedNode
+from client.settings import Balance, Recovered, RowBalance, Settings
+from client.store import Store
+from client.trust import RefusedNode, TrustedNode
 from protocol.account import MAX_REQUEST_SECONDS
-from protocol.opening import Shape
+from protocol.receipts import SignedReceipt
 from wrappers.escrow import EscrowState, Row
-from wrappers.signed import Terms, network_id
+from wrappers.signed import Terms, verify
 
 __all__ = [
     "Balance",
@@ -72,70 +71,6 @@ _STALE = frozenset(
 """Codes that what this client remembers of node or escrow may be out of date."""
 log = logging.getLogger("cocoon.client")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """`registry`: account of the network's registry, from whoever published the network, never from a relayer.
-
-    `allow_simulated`: the client's own word that evidence which proves no hardware will do; the policy must say so too,
-    and mainnet refuses it whatever both say. `max_auto_allot_nano`: what may be allotted without asking, in total.
-    `max_request_nano`: no single request may cost more. `keep_texts`: store prompts and answers beside their receipts.
-    """
-
-    home: Path
-    network: Network
-    registry: bytes
-    relayer_url: str
-    policy: Policy
-    allow_simulated: bool = False
-    keep_texts: bool = False
-    max_auto_allot_nano: int = 0
-    max_request_nano: int | None = None
-    shape: Shape = field(default_factory=Shape)
-
-    @property
-    def facts(self) -> NetworkFacts:
-        return NetworkFacts(self.network.global_id, network_id(self.network.global_id, self.registry), self.registry)
-
-
-@dataclass(frozen=True, slots=True)
-class RowBalance:
-    """One allotment, in nanoTON."""
-
-    node: bytes
-    allotment: bytes
-    allotted_nano: int
-    paid_nano: int
-    """Settled on chain."""
-    owed_nano: int
-    """Receipted and not settled yet."""
-    promised_nano: int
-    """Maxima of requests without a receipt."""
-    closing_at: int
-
-    @property
-    def room_nano(self) -> int:
-        return self.allotted_nano - self.paid_nano - self.owed_nano - self.promised_nano
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    escrow: bytes
-    deposit_nano: int
-    free_nano: int
-    closing: bool
-    wallet_nano: int
-    rows: tuple[RowBalance, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """A request that an earlier process left: its receipt, or why there is none."""
-
-    request_id: bytes
-    receipt: Receipted | None
-    trouble: str
 
 
 class Client:
@@ -245,9 +180,12 @@ class Client:
     async def balance(self) -> Balance:
         """Read from the chain and from the client's own receipts. Raises NoEscrow, Uncertain."""
         known, state = await self._escrow(anew=True)
-        wallet = await self.view.account(self.wallet.account)
         rows = tuple(self._row_balance(node, row) for node, row in state.rows.items())
-        return Balance(known.account, state.deposit_nano, state.free_nano, state.closing, wallet.balance_nano, rows)
+        wallet_nano = await self.wallet_nano()
+        return Balance(known.account, state.deposit_nano, state.free_nano, state.closing, wallet_nano, rows)
+
+    async def wallet_nano(self) -> int:
+        return (await self.view.account(self.wallet.account)).balance_nano
 
     def _row_balance(self, node: bytes, row: Row) -> RowBalance:
         owed = promised = 0
@@ -363,15 +301,36 @@ class Client:
 
     async def recover(self) -> list[Recovered]:
         """Post again what an earlier process left in flight and take the receipts. Nothing runs or is billed twice."""
-        now = int(time.time())
-        self.store.forget_expired(now - MAX_REQUEST_SECONDS)
+        self.store.forget_expired(int(time.time()) - MAX_REQUEST_SECONDS)
         found = []
         for request in self.store.requests():
-            if request.sealed and request.expires_at + MAX_REQUEST_SECONDS > now:
-                try:
-                    found.append(Recovered(request.request_id, await self._session.collect(request), ""))
-                except ClientError as error:
-                    found.append(Recovered(request.request_id, None, str(error)))
+            if not request.sealed or self._session.running(request.request_id):
+                continue
+            try:
+                found.append(Recovered(request.request_id, await self._session.collect(request), ""))
+            except ClientError as error:
+                found.append(Recovered(request.request_id, None, str(error)))
+        return found
+
+    async def unaccepted(self) -> list[SignedReceipt]:
+        """Receipts that the relayer has from this client's nodes and this client has not: billed, and the sealed parts
+        that prove them never came. Their signatures are checked; the amounts are what the nodes will claim."""
+        known = self.store.escrow()
+        if known is None:
+            return []
+        key, network = self._home.known_voucher_key(known.number), self.settings.facts.network_id
+        found: list[SignedReceipt] = []
+        for of, account in self.store.accounts():
+            if of.escrow != known.account or not account.promises:
+                continue
+            after, now = account.seq, int(time.time())
+            listed = await self.link.receipts(
+                key, network=network, escrow=of.escrow, now=now, allotment=of.allotment, key=of.key, after=after
+            )
+            held = {one.receipt.signed.receipt.seq for one in account.promises if one.receipt is not None}
+            for signed in listed:
+                if verify(signed.receipt, signed.signature, of.key) and signed.receipt.seq not in held:
+                    found.append(signed)
         return found
 
     def _collect_later(self, request: Request) -> None:
@@ -383,7 +342,7 @@ class Client:
     async def _collect(self, request: Request) -> None:
         for delay in COLLECT_DELAYS:
             await asyncio.sleep(delay)
-            if self.store.request(request.request_id) is None:
+            if self.store.request(request.request_id) is None or self._session.running(request.request_id):
                 return
             try:
                 await self._session.collect(request)

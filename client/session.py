@@ -20,8 +20,9 @@ from client.body import Body
 from client.delivery import Delivery
 from client.errors import AnswerFailed, AnswerLost, NodeFault, NodeRefused, TooLittleAllotted
 from client.events import Done, Event, Receipted
+from client.records import AccountOf, Request
 from client.relayer_link import RelayerLink
-from client.store import AccountOf, Request, Store
+from client.store import Store
 from client.trust import TrustedNode
 from protocol.account import ClientAccount, Promise
 from protocol.commitments import inner_salt, request_commitment
@@ -70,6 +71,11 @@ class Session:
         self._keep_texts = keep_texts
         self._abandoned = abandoned
         self._clock = clock
+        self._running: set[bytes] = set()
+
+    def running(self, request_id: bytes) -> bool:
+        """Whether this process reads its answer now: it must not be posted a second time meanwhile."""
+        return request_id in self._running
 
     async def run(
         self, target: Target, body: Body, voucher_key: Ed25519PrivateKey, shape: Shape
@@ -81,6 +87,7 @@ class Session:
             request = self.reserve(target, body, voucher_key, shape)
             lines = Lines()
             delivery = Delivery(self._link, self._store, request)
+            self._running.add(request.request_id)
             try:
                 async with aclosing(delivery.parts()) as parts:
                     async for part in parts:
@@ -98,6 +105,8 @@ class Session:
             except (GeneratorExit, asyncio.CancelledError):
                 self._abandoned(request)
                 raise
+            finally:
+                self._running.discard(request.request_id)
             if refused is None or Code(refused.code) not in _ASK_AGAIN:
                 break
             await asyncio.sleep(_ASK_AGAIN[Code(refused.code)])
@@ -109,13 +118,17 @@ class Session:
         Raises as `run` does while it cannot be had.
         """
         delivery = Delivery(self._link, self._store, request)
-        async with aclosing(delivery.parts()) as parts:
-            async for part in parts:
-                if isinstance(part, Completed):
-                    return self.complete(request, part, delivery.answer)
-                if isinstance(part, Refused):
-                    self.refuse(request, part)
-                    return None
+        self._running.add(request.request_id)
+        try:
+            async with aclosing(delivery.parts()) as parts:
+                async for part in parts:
+                    if isinstance(part, Completed):
+                        return self.complete(request, part, delivery.answer)
+                    if isinstance(part, Refused):
+                        self.refuse(request, part)
+                        return None
+        finally:
+            self._running.discard(request.request_id)
         raise AnswerLost("the answer has no end", "ask again", request.request_id)
 
     # ---- one step each: nothing awaits inside

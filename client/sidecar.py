@@ -281,8 +281,9 @@ def _error_body(error: ClientError) -> dict[str, Any]:
 
 def _error(error: ClientError, status: int | None = None) -> web.Response:
     headers = {"Cocoon-Receipt": error.receipt.hex()} if isinstance(error, AnswerFailed) else {}
-    # The call may have been billed although it failed: a library that repeats by itself would pay again.
-    headers["x-should-retry"] = "false"
+    if error.promised:
+        # It may be billed although it failed: a library that repeats by itself would pay again.
+        headers["x-should-retry"] = "false"
     return web.json_response(_error_body(error), status=status or int(error.status), headers=headers)
 
 

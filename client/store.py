@@ -6,108 +6,24 @@ request, receipts) is written in one transaction, so that kill -9 at any point l
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
 from client.errors import HomeError
+from client.records import AccountOf, Escrow, Held, Payment, Request, StoredEvidence
 from protocol.account import ClientAccount, Promise
 from protocol.account_codec import account_from_bytes, account_to_bytes
 from protocol.codec import Reader
 from protocol.receipts import IssuedReceipt
 from protocol.terms import read_terms, terms_to_bytes
-from wrappers.signed import Terms
 
 VERSION = b"1"
 FILE = "client.db"
-
-
-@dataclass(frozen=True, slots=True)
-class AccountOf:
-    """Whose account it is: one per allotment and enclave key. `node` is the node's account."""
-
-    allotment: bytes
-    key: bytes
-    escrow: bytes
-    epoch: int
-    node: bytes
-    node_epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request without an accepted receipt: all that a repeat of the same id needs."""
-
-    request_id: bytes
-    allotment: bytes
-    key: bytes
-    sealed: bytes = field(repr=False)
-    secret: bytes = field(repr=False)
-    body: bytes | None = field(repr=False)
-    """Only where texts are kept."""
-    model: str
-    tier: int
-    simulated: bool
-    expires_at: int
-    """End of the sealing key: later the request can be opened no more."""
-    outer: bytes | None = None
-    """Receipt in clear that came before its sealed part did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """An accepted receipt and the client's own part of its proof."""
-
-    issued: IssuedReceipt
-    allotment: bytes
-    key: bytes
-    terms: Terms
-    maximum_nano: int
-    request: bytes
-    """Commitment to the request, as the client made it."""
-    model: str
-    tier: int
-    simulated: bool
-    answered: bool
-    """Whether the whole answer arrived with it."""
-    received_at: int
-    secret: bytes | None = field(default=None, repr=False)
-    body: bytes | None = field(default=None, repr=False)
-    answer: bytes | None = field(default=None, repr=False)
-
-    @property
-    def hash(self) -> bytes:
-        return self.issued.signed.receipt.hash
-
-
-@dataclass(frozen=True, slots=True)
-class Escrow:
-    number: int
-    account: bytes
-    voucher_key: bytes
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Payment:
-    id: int
-    kind: str
-    message: bytes
-    start_lt: int
-    start_hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvidence:
-    key: bytes
-    node: bytes
-    node_epoch: int
-    document: str
-    verified_at: int
 
 
 class Store:
@@ -121,8 +37,8 @@ class Store:
         """Raises HomeError when the file belongs to another network or wallet, or is damaged."""
         path = home / FILE
         try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite itself would let the umask decide
             db = sqlite3.connect(path, isolation_level=None)
-            path.chmod(0o600)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")

@@ -29,9 +29,10 @@ from attestation.simulated.tee import Registers, SimulatedTee
 from chain.api import AccountState, BlockId, Head, Status, Transaction, Unreachable
 from chain.config import Network
 from chain.wallet import Wallet
+from client.records import Escrow
 from client.relayer_link import RelayerLink, Timeouts
 from client.sdk import Client, Settings
-from client.store import Escrow, Store
+from client.store import Store
 from protocol import commitments
 from protocol.enclave_account import EnclaveAccount
 from protocol.errors import Code, WireError

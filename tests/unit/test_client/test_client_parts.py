@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from client import cli
+from client import cli, show
 from client.answer import Lines, MalformedAnswer, text_of
 from client.body import Body
 from client.config import load
@@ -153,7 +153,7 @@ def test_a_malformed_line_is_told_at_the_end() -> None:
 
 def test_strangers_texts_do_not_reach_the_terminal_raw() -> None:
     assert showable("a\x1b]0;title\x07b") == "a?]0;title?b"
-    assert cli._terminal("a\x1b[31m\nb") == "a�[31m\nb"
+    assert show.terminal("a\x1b[31m\nb") == "a�[31m\nb"
 
 
 # ---- command line
