@@ -227,11 +227,12 @@ class Client:
             except TooLittleAllotted as error:
                 if last or not await self._auto_allot(parsed, node, error):
                     raise
-            except (RelayerRefused, NodeRefused) as error:
-                if last or told or error.code not in _STALE:
-                    raise
+            except ClientError as error:
+                # Whatever went wrong on the way, the next request looks at node and escrow anew.
                 self.directory.forget(node)
                 self._seen = None
+                if last or told or not isinstance(error, RelayerRefused | NodeRefused) or error.code not in _STALE:
+                    raise
 
     async def _target(self, body: Body, wanted: bytes | None) -> tuple[Target, Escrow]:
         known, state = await self._escrow()
