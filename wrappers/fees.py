@@ -27,17 +27,17 @@ class Gas:
     CLAIM: Final = 4150
     CLAIM_ENTRY: Final = 1650
     CLAIM_RECEIPT: Final = 7300
-    ESCROW_INIT: Final = 7500
+    ESCROW_INIT: Final = 7450
     SETTLE: Final = 31050
-    TOP_UP: Final = 2650
-    ALLOT: Final = 17300
-    RAISE: Final = 16450
-    LOWER: Final = 20500
-    RECLAIM: Final = 20350
-    WITHDRAW: Final = 8150
-    CLOSE: Final = 6600
+    TOP_UP: Final = 2600
+    ALLOT: Final = 17000
+    RAISE: Final = 16150
+    LOWER: Final = 20200
+    RECLAIM: Final = 20100
+    WITHDRAW: Final = 7850
+    CLOSE: Final = 6400
     CLOSE_ROW: Final = 19050
-    FINISH: Final = 6600
+    FINISH: Final = 6400
     FINISH_ROW: Final = 4750
 
 
