@@ -370,6 +370,43 @@ def test_while_closing_nothing_is_reserved_and_a_late_top_up_leaves_at_the_end(w
     assert world.ledger.balance(world.client.account) > before + held - rent
 
 
+def test_g3_finish_by_a_stranger_sends_the_freed_part_to_the_owner_and_the_rest_back(world: World, pair: Pair) -> None:
+    other = account_of_name("node")
+    assert not world.send(
+        world.client, pair.escrow, 2 * TON, escrow.allot(other, TON, world.row_terms(3 * HOUR))
+    ).failed
+    world.send(world.client, pair.escrow, TON, escrow.close())
+    world.ledger.now += HOUR
+    owner, stranger = world.ledger.balance(world.client.account), world.ledger.balance(world.stranger.account)
+    trace = world.send(world.stranger, pair.escrow, TON, escrow.finish())
+    assert not trace.failed
+    state = world.escrow(pair.escrow)
+    assert set(state.rows) == {other} and state.deposit_nano == state.reserved_nano == TON
+    received = world.ledger.balance(world.client.account) - owner
+    assert 2 * TON - TON // 500 < received <= 2 * TON, "the owner gets what became free, less forwarding"
+    assert world.ledger.balance(world.stranger.account) > stranger - TON // 50, "the sender gets his change"
+    world.ledger.now += 2 * HOUR
+    assert not world.send(world.stranger, pair.escrow, TON, escrow.finish()).failed
+    assert not world.alive(pair.escrow)
+
+
+def test_g4_one_release_cannot_lower_a_row_twice_inside_one_close(world: World, pair: Pair) -> None:
+    release = escrow.CloseRelease(pair.node, TON, world.release(pair.escrow, pair.node, TON))
+    before = world.escrow(pair.escrow)
+    trace = world.send(world.client, pair.escrow, TON, escrow.close([release, release]))
+    assert code_of(trace) == ContractError.BAD_SIGNATURE
+    assert world.escrow(pair.escrow) == before
+
+
+def test_g3_close_with_a_partial_release_waits_for_the_timer_of_the_rest(world: World, pair: Pair) -> None:
+    release = escrow.CloseRelease(pair.node, TON, world.release(pair.escrow, pair.node, TON))
+    assert not world.send(world.client, pair.escrow, TON, escrow.close([release])).failed
+    state = world.escrow(pair.escrow)
+    assert (state.closing, state.deposit_nano, state.rows[pair.node].allotted_nano) == (True, TON, TON)
+    assert not world.settle_one(pair.escrow, pair.node, 2 * TON).failed
+    assert world.node(pair.node).earned_nano == TON
+
+
 def test_a_release_that_drops_the_last_row_of_a_closing_account_ends_it(world: World, pair: Pair) -> None:
     world.send(world.client, pair.escrow, TON, escrow.close())
     signature = world.release(pair.escrow, pair.node, 0)
