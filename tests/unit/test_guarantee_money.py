@@ -1,0 +1,109 @@
+"""G7 and G8 where they concern all contracts at once: what can bounce, how money leaves, what a helper can gain."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import contracts
+from devnet.trace import Trace
+from scripts.stage import HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, key_of, make_pair, public
+from wrappers import escrow, node, registry
+from wrappers.signed import sign
+
+SOURCES = sorted(path for path in Path(contracts.__file__).parent.rglob("*.fc") if path.parent.name != "common")
+
+
+@pytest.fixture
+def world() -> World:
+    return built_world()
+
+
+@pytest.fixture
+def pair(world: World) -> Pair:
+    return make_pair(world)
+
+
+def data_of(world: World, *accounts: bytes) -> list[bytes]:
+    states = [world.ledger.account(account).data for account in accounts]
+    return [bytes(data.hash) for data in states if data is not None]
+
+
+def code(path: Path) -> str:
+    return re.sub(r";;.*", "", path.read_text(encoding="utf-8"))
+
+
+def test_g7_only_the_messages_whose_bounce_is_handled_leave_with_the_bounce_flag() -> None:
+    """admitted and verdict (the value stays with attestation), two settles (back into the reserve), paid (deposit)."""
+    found = {}
+    for path in SOURCES:
+        if sends := code(path).count("to_bounceable("):
+            found[path.stem] = sends
+    assert found == {"registry": 1, "attestation": 1, "node": 2, "settle": 1}
+
+
+def test_g7_every_message_leaves_in_a_mode_that_the_sending_rules_know() -> None:
+    modes = []
+    for path in SOURCES:
+        for statement in code(path).split(";\n"):
+            if re.search(r"\b(send_raw_message|pay_out)\(", statement) and "inline" not in statement:
+                modes.append((path.stem, " ".join(statement.split()).rpartition(", ")[2].rstrip(") ")))
+    assert len(modes) >= 12
+    for name, mode in modes:
+        external = mode == "mode::skip_on_failure"
+        payment = (name, mode) == ("settle", "mode::carry_value")
+        assert external or payment or mode.endswith(("mode::bounce_on_failure", "64 + 16")), (name, mode)
+
+
+@pytest.mark.parametrize("where", ["a node that refuses it", "no node at all"])
+def test_g7_a_refused_verdict_changes_nothing(world: World, pair: Pair, where: str) -> None:
+    verdict = world.verdict(pair.node, key_of("second"), epoch=1)
+    target = pair.node if where == "a node that refuses it" else account_of_name("nowhere")
+    watched = (world.registry, world.attestation, pair.node, pair.escrow)
+    before, held = data_of(world, *watched), world.ledger.balance(world.attestation)
+    trace = world.send(world.governor, world.registry, world.fees.admit(), registry.admit(target, verdict))
+    back = trace.of(world.attestation)[-1]
+    assert back.in_msg is not None and back.in_msg.bounced and back.exit_code == 0
+    assert data_of(world, *watched) == before
+    assert trace.total_fees_nano == trace.balance_delta_nano
+    assert world.ledger.balance(world.attestation) > held, "what came back pays the contract's rent"
+
+
+def gains(world: World, act: Trace, before: int) -> int:
+    assert not act.failed
+    return world.ledger.balance(world.stranger.account) - before
+
+
+@pytest.mark.parametrize("work", ["finish", "lower", "claim_receipt", "collect", "top_up"])
+@pytest.mark.parametrize("value", [TON // 10, 5 * TON])
+def test_g8_who_carries_a_message_for_others_gains_nothing(world: World, pair: Pair, work: str, value: int) -> None:
+    entry = world.entry(pair.escrow, pair.node, TON)
+    receipt = world.receipt(pair.escrow, pair.node, entry)
+    epoch = world.escrow(pair.escrow).rows[pair.node].epoch
+    claim = node.claim_receipt(
+        public(world.enclave_key), pair.escrow, epoch, receipt, sign(receipt, world.enclave_key), entry
+    )
+    lower = escrow.lower(pair.node, TON, world.release(pair.escrow, pair.node, TON))
+    if work == "finish":
+        world.send(world.client, pair.escrow, TON, escrow.close())
+        world.ledger.now += 2 * HOUR
+    if work == "collect":
+        world.settle_one(pair.escrow, pair.node, TON // 10)
+    target, body = {
+        "finish": (pair.escrow, escrow.finish()),
+        "lower": (pair.escrow, lower),
+        "claim_receipt": (pair.node, claim),
+        "collect": (pair.node, node.collect()),
+        "top_up": (pair.escrow, escrow.top_up()),
+    }[work]
+    before = world.ledger.balance(world.stranger.account)
+    assert gains(world, world.send(world.stranger, target, value, body), before) < 0
+
+
+def test_g8_posting_a_claim_costs_its_poster_nothing_and_brings_nothing(world: World, pair: Pair) -> None:
+    item = node.ClaimEntry(pair.escrow, world.entry(pair.escrow, pair.node, TON), NO_HASH)
+    trace = world.ledger.send_external(world.claim_external(pair.node, [item]))
+    assert not trace.failed
+    assert {tx.account for tx in trace.transactions} == {pair.node, pair.escrow, world.payout}
