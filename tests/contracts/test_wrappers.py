@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytoniq_core import begin_cell
 
+from chain.decode import decode_message
 from wrappers import escrow, node
 from wrappers.attestation import AttestationState
 from wrappers.cells import CellError
@@ -93,7 +94,7 @@ ENTRIES = st.builds(node.Entry, U64, U32, U64, U64, IDS, st.binary(min_size=64, 
 @given(st.lists(st.builds(node.ClaimEntry, IDS, ENTRIES, IDS), min_size=1, max_size=10), U32, U32, U64)
 def test_claim_message_round_trip(entries: list[node.ClaimEntry], seqno: int, until: int, tokens: int) -> None:
     message = node.claim_message(bytes(32), bytes(64), seqno, until, tokens, entries)
-    body = node.ClaimMessage.from_cell(message.refs[0])
+    body = node.ClaimMessage.from_cell(decode_message(message).body)
     assert body == node.ClaimMessage(bytes(64), seqno, until, tokens, tuple(entries))
 
 
