@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test check contracts gas clean
+.PHONY: setup demo test check contracts gas engines mutants clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,14 @@ contracts: setup
 
 gas: setup
 	$(BIN)/python -m scripts.gas
+
+# The contract tests on two engines, compared to the bit; needs `npm ci --ignore-scripts`.
+engines: setup
+	$(BIN)/python -m scripts.two_engines
+
+# Breaks the contracts in obvious ways, one way at a time, and tells which the tests miss. SAMPLE=60 for a part of them.
+mutants: setup
+	$(BIN)/python -m scripts.mutate $(if $(SAMPLE),--sample $(SAMPLE))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
