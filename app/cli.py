@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from app import demo as demo_
-from app import doctor as doctor_
-from app import up as up_
+from app.demo import PROMPT
+from app.demo import main as run_demo
+from app.doctor import main as run_doctor
+from app.up import main as run_up
 from client.cli import app as client_app
 from relayer.cli import app as relayer_app
 from scripts.deploy.cli import app as deploy_app
@@ -33,23 +34,23 @@ HomeOption = Annotated[Path, typer.Option(help="folder of the embedded network",
 
 @app.command()
 def demo(
-    prompt: Annotated[str, typer.Option(help="what to ask the model")] = demo_.PROMPT,
+    prompt: Annotated[str, typer.Option(help="what to ask the model")] = PROMPT,
     keep: Annotated[Path | None, typer.Option(help="run in this folder and keep it")] = None,
 ) -> None:
     """Run the whole network once: a sealed, paid chat completion, end to end."""
-    raise typer.Exit(demo_.main(prompt, keep))
+    raise typer.Exit(run_demo(prompt, keep))
 
 
 @app.command()
 def up(home: HomeOption = Path(".cocoon")) -> None:
     """Keep the embedded network running; its state survives a restart."""
-    raise typer.Exit(up_.main(home))
+    raise typer.Exit(run_up(home))
 
 
 @app.command()
 def doctor(home: HomeOption = Path(".cocoon")) -> None:
     """Say what this machine and the network in --home have, what they lack, and how to mend it."""
-    raise typer.Exit(doctor_.main(home))
+    raise typer.Exit(run_doctor(home))
 
 
 def main() -> None:
