@@ -1,0 +1,174 @@
+"""The shifted P-256 check agrees with `cryptography` on valid, invalid and odd signatures. COCOON_P256_KEYS sets how many keys."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
+from pytoniq_core import Cell, begin_cell
+
+from attestation.onchain.hints import N, P, Z0, G, NoHints, multiple_of_g, signature_cell
+from devnet.ledger import Ledger
+from scripts.attest_stage import compiled
+
+HARNESS = Path(__file__).parent / "p256_harness.fc"
+BAD_HINT, FORGED = 600, 601
+KEYS = int(os.environ.get("COCOON_P256_KEYS", "24"))
+EDGE_KEYS = (1, 2, 3, N - 1, N - 2, N // 2, N // 2 + 1)
+EDGE_HASHES = (0, 1, N - 1, N, N + 1, 2**256 - 1, 2**256 - 2, Z0 + 1, Z0 - 1, (2 * Z0) % N, N - Z0, P % 2**256)
+
+
+def raw(a: int, b: int) -> bytes:
+    return a.to_bytes(32, "big") + b.to_bytes(32, "big")
+
+
+@pytest.fixture(scope="module")
+def check() -> object:
+    ledger = Ledger()
+    code = compiled(HARNESS)
+
+    def run(digest: int, cell: Cell, key: bytes) -> int:
+        x, y = int.from_bytes(key[:32], "big"), int.from_bytes(key[32:], "big")
+        result = ledger._engine.run_get(
+            code,
+            Cell.empty(),
+            account=bytes(32),
+            balance_nano=10**9,
+            method="check",
+            stack=[digest, cell, x, y],
+            now=ledger.now,
+            prev_blocks=ledger.prev_blocks,
+        )
+        run.gas = result.gas_used  # type: ignore[attr-defined]
+        return result.exit_code
+
+    return run
+
+
+def genuine(digest: int, r: int, s: int, key: tuple[int, int]) -> bool:
+    public = ec.EllipticCurvePublicNumbers(*key, ec.SECP256R1()).public_key()
+    try:
+        public.verify(
+            encode_dss_signature(r, s), digest.to_bytes(32, "big"), ec.ECDSA(Prehashed(hashes.SHA256()))
+        )
+    except InvalidSignature:
+        return False
+    return True
+
+
+def sign(digest: int, secret: int, rng: random.Random) -> tuple[int, int]:
+    while True:
+        k = rng.randrange(1, N)
+        r = multiple_of_g(k)[0] % N
+        s = pow(k, -1, N) * (digest + r * secret) % N
+        if r and s:
+            return r, s
+
+
+def cases() -> Iterator[tuple[str, int, int, int, tuple[int, int]]]:
+    rng = random.Random(1)
+    for index in range(KEYS):
+        secret = EDGE_KEYS[index] if index < len(EDGE_KEYS) else rng.randrange(1, N)
+        digest = EDGE_HASHES[index] if index < len(EDGE_HASHES) else rng.getrandbits(256)
+        key = multiple_of_g(secret)
+        r, s = sign(digest, secret, rng)
+        yield "valid", digest, r, s, key
+        yield "high s", digest, r, N - s, key
+        yield "another hash", digest ^ 1, r, s, key
+        yield "raw signature on 2 z0 - hash", (2 * Z0 - digest) % N, r, s, key
+        yield "negated key", digest, r, s, (key[0], P - key[1])
+        yield "another key", digest, r, s, multiple_of_g(secret % (N - 1) + 1)
+        yield "r + 1", digest, (r + 1) % 2**256, s, key
+        yield "s + 1", digest, r, (s + 1) % 2**256, key
+        yield "swapped", digest, s, r, key
+        yield "s = 0", digest, r, 0, key
+        yield "s = n", digest, r, N, key
+        yield "r = n - r", digest, N - r, s, key
+        if r + N < 2**256:
+            yield "r + n", digest, r + N, s, key
+        if s + N < 2**256:
+            yield "s + n", digest, r, s + N, key
+
+
+def test_g12_shifted_check_agrees_with_cryptography(check) -> None:  # type: ignore[no-untyped-def]
+    seen: dict[bool, int] = {True: 0, False: 0}
+    parities = set()
+    for label, digest, r, s, key in cases():
+        try:
+            cell = signature_cell(digest, raw(r, s), raw(*key))
+        except NoHints:
+            continue
+        expected = 0 < r < N and 0 < s < N and genuine(digest, r, s, key)
+        exit_code = check(digest, cell, raw(*key))
+        assert (exit_code in (0, 1)) == expected, (label, exit_code)
+        seen[expected] += 1
+        parities.add(key[1] & 1)
+    assert seen[True] >= 2 * KEYS - 4 and seen[False] >= 9 * KEYS - 4
+    assert parities == {0, 1}
+    print("gas", check.gas)
+    assert check.gas < 17_500
+
+
+def test_g12_negated_shift_point_is_refused(check) -> None:  # type: ignore[no-untyped-def]
+    """A raw signature on 2 z0 - hash passes for the hash when T = -tG; only the third opcode call tells the signs apart."""
+    rng = random.Random(2)
+    secret = rng.randrange(1, N)
+    key = multiple_of_g(secret)
+    digest = int.from_bytes(sha256(b"never signed").digest(), "big")
+    r, s = sign((2 * Z0 - digest) % N, secret, rng)
+    t = (digest - Z0) * pow(r, -1, N) % N
+    x, y = multiple_of_g(t)
+    y = P - y
+
+    def chord(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int, int]:
+        slope = (b[1] - a[1]) * pow(b[0] - a[0], -1, P) % P
+        x3 = (slope * slope - a[0] - b[0]) % P
+        return x3, (slope * (a[0] - x3) - a[1]) % P, slope
+
+    x3, y3, slope = chord(key, (x, y))
+    ux, _, slope_g = chord((x, y), G)
+    s2 = (Z0 + x) * pow(t, -1, N) % N
+    s3 = (Z0 + ux) * pow(t + 1, -1, N) % N
+    last = begin_cell().store_uint(ux, 256).store_uint(s3, 256).store_uint(slope_g, 256).end_cell()
+    middle = begin_cell().store_uint(x, 256).store_uint(s2, 256).store_uint(2 + (y3 & 1), 8).store_uint(x3, 256)
+    first = begin_cell().store_uint(r, 256).store_uint(s, 256).store_uint(slope, 256)
+    cell = first.store_ref(middle.store_ref(last).end_cell()).end_cell()
+    assert genuine((2 * Z0 - digest) % N, r, s, key) and not genuine(digest, r, s, key)
+    assert check(digest, cell, raw(*key)) == BAD_HINT
+
+
+def test_g12_every_hint_bit_matters(check) -> None:  # type: ignore[no-untyped-def]
+    """One wrong bit in any number of a genuine signature, hints included, is refused."""
+    rng = random.Random(3)
+    secret = rng.randrange(1, N)
+    key = raw(*multiple_of_g(secret))
+    digest = rng.getrandbits(256)
+    good = signature_cell(digest, raw(*sign(digest, secret, rng)), key)
+    assert check(digest, good, key) in (0, 1)
+    chain = [good, good.refs[0], good.refs[0].refs[0]]
+    for depth, cell in enumerate(chain):
+        for at in range(0, len(cell.bits), 11):
+            bits = cell.bits.copy()
+            bits[at] ^= 1
+            changed = None
+            for level in range(2, -1, -1):
+                builder = begin_cell().store_bits(bits if level == depth else chain[level].bits)
+                if changed is not None:
+                    builder.store_ref(changed)
+                changed = builder.end_cell()
+            assert changed is not None
+            assert check(digest, changed, key) not in (0, 1), (depth, at)
+
+
+def test_g12_key_off_the_curve_is_refused(check) -> None:  # type: ignore[no-untyped-def]
+    x, y = multiple_of_g(7)
+    key = raw(x, y ^ 1)
+    assert check(5, signature_cell(5, raw(*sign(5, 7, random.Random(4))), key), key) == 602
