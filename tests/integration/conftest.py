@@ -293,10 +293,10 @@ class Net:
         return home
 
     @asynccontextmanager
-    async def client(self, name: str, *, allotted_nano: int = TON) -> AsyncIterator[Client]:
+    async def client(self, name: str, *, allotted_nano: int = TON, chain: Chain | None = None) -> AsyncIterator[Client]:
         """The client of that name with an escrow; `allotted_nano` of it for the node, 0: no allotment."""
         config = load_client(await self.make_client(name), {})
-        async with Client.open(config.settings, Wallet.from_mnemonic_file(config.wallet_file)) as client:
+        async with Client.open(config.settings, Wallet.from_mnemonic_file(config.wallet_file), chain=chain) as client:
             try:
                 await client.balance()
             except NoEscrow:
@@ -327,11 +327,11 @@ def body(prompt: str, max_tokens: int = 24, **more: Any) -> dict[str, Any]:
 async def ask(
     client: Client, prompt: str, max_tokens: int = 24, on_text: Callable[[], None] = lambda: None
 ) -> tuple[str, Done]:
-    """The answer's text and its end. `on_text` is called at the first piece of the answer."""
+    """The answer's text and its end. `on_text` is called at its first words."""
     text, done = "", None
     async for event in client.chat(body(prompt, max_tokens)):
         if isinstance(event, Text):
-            if not text:
+            if event.text and not text:
                 on_text()
             text += event.text
         elif isinstance(event, Done):
