@@ -11,9 +11,24 @@ import contracts
 from devnet.trace import Trace
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, key_of, make_pair, public
 from wrappers import escrow, node, registry
+from wrappers.code import Contract
 from wrappers.signed import sign
 
-SOURCES = sorted(path for path in Path(contracts.__file__).parent.rglob("*.fc") if path.parent.name != "common")
+ROOT = Path(contracts.__file__).parent
+
+
+def included(path: Path) -> set[Path]:
+    names = re.findall(r'#include "([^"]+)"', path.read_text(encoding="utf-8"))
+    # Relative to the contract's folder or to that of all contracts, as the compiler resolves them.
+    found = {next(each for each in (ROOT / name, path.parent / name) if each.exists()) for name in names}
+    return {path} | {deep for each in found for deep in included(each)}
+
+
+SOURCES = sorted(
+    path
+    for path in {path for contract in Contract for path in included(ROOT / f"{contract}.fc")}
+    if path.parent.name != "common"
+)
 
 
 @pytest.fixture
