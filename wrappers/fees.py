@@ -28,7 +28,7 @@ class Gas:
     CLAIM_ENTRY: Final = 1650
     CLAIM_RECEIPT: Final = 7300
     ESCROW_INIT: Final = 7450
-    SETTLE: Final = 31050
+    SETTLE: Final = 30850
     TOP_UP: Final = 2600
     ALLOT: Final = 17000
     RAISE: Final = 16150
@@ -125,7 +125,7 @@ class Fees:
         return self.prices.storage(Size.ROW_CELLS, Size.ROW_BITS, TEN_YEARS)
 
     def key_row_rent(self) -> int:
-        """Kept from the first payment under each further key of a row; the client's own when the account ends."""
+        """Kept from the first payment under each further key of a row (at most all of it), for that key's ten years."""
         return self.prices.storage(Size.KEY_ROW_CELLS, Size.KEY_ROW_BITS, TEN_YEARS)
 
     def node_rent(self) -> int:

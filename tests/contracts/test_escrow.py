@@ -189,6 +189,24 @@ def test_a_row_takes_sixteen_keys_and_no_seventeenth(world: World, pair: Pair) -
         assert not world.tell(pair.node, pair.escrow, TON, settle_body(entry, public(key))).failed
 
 
+def test_g3_g9_a_further_key_pays_its_rent_out_of_its_first_payment_and_no_amount_is_too_small(
+    world: World, pair: Pair
+) -> None:
+    world.settle_one(pair.escrow, pair.node, TON // 20)
+    rent = world.fees.key_row_rent()
+    for name, amount in (("second", TON // 10), ("third", 1)):
+        key = key_of(name)
+        before, state = world.ledger.balance(pair.escrow), world.escrow(pair.escrow)
+        entry = world.entry(pair.escrow, pair.node, amount, key=key)
+        trace = world.tell(pair.node, pair.escrow, TON // 10, settle_body(entry, public(key)))
+        assert not trace.failed
+        kept = min(rent, amount)
+        assert world.ledger.balance(pair.escrow) == before - amount + kept
+        assert world.escrow(pair.escrow).deposit_nano == state.deposit_nano - amount
+        assert world.escrow(pair.escrow).rows[pair.node].keys[public(key)].paid_nano == amount
+    assert world.node(pair.node).earned_nano == TON // 20 + TON // 10 + 1
+
+
 def test_no_key_is_no_key(world: World, pair: Pair) -> None:
     row = world.escrow(pair.escrow).rows[pair.node]
     signature = sign(Voucher(row.allotment, bytes(32), TON, 0, NO_HASH), world.voucher_key)
