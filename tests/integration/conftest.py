@@ -51,16 +51,20 @@ T = TypeVar("T")
 
 @dataclass
 class Tap:
-    """A TCP proxy that keeps every byte of both directions."""
+    """A TCP proxy that keeps every byte of both directions, connection by connection."""
 
     port: int
     target: int
-    up: bytearray = field(default_factory=bytearray)
-    down: bytearray = field(default_factory=bytearray)
+    connections: list[tuple[bytearray, bytearray]] = field(default_factory=list)
+    """(from whoever dialled, to it)."""
 
     @property
-    def all(self) -> bytes:
-        return bytes(self.up) + bytes(self.down)
+    def up(self) -> bytes:
+        return b"".join(bytes(up) for up, _ in self.connections)
+
+    @property
+    def down(self) -> bytes:
+        return b"".join(bytes(down) for _, down in self.connections)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -68,7 +72,9 @@ class Tap:
         except OSError:
             writer.transport.abort()
             return
-        await asyncio.gather(self._copy(reader, far_writer, self.up), self._copy(far_reader, writer, self.down))
+        up, down = bytearray(), bytearray()
+        self.connections.append((up, down))
+        await asyncio.gather(self._copy(reader, far_writer, up), self._copy(far_reader, writer, down))
 
     @staticmethod
     async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter, kept: bytearray) -> None:

@@ -73,7 +73,7 @@ async def nothing_moves(net: Any, client: Client) -> AsyncIterator[None]:
 
     async def seen() -> Any:
         states = [await net.chain.account(account) for account in watched]
-        posts = bytes(net.client_wire.up).count(b"POST /v1/requests")
+        posts = net.client_wire.up.count(b"POST /v1/requests")
         return (
             [(state.balance_nano, state.last_lt) for state in states],
             posts,
