@@ -30,6 +30,7 @@ from chain.mnemonic import MnemonicError
 from chain.outgoing import Outgoing
 from chain.wait import WaitTimeout, until
 from chain.wallet import Wallet
+from protocol.siblings import may_be_child
 from scripts.deploy.profile import load_profile
 from wrappers.cells import CellError
 from wrappers.node import NodeState, VerdictBody
@@ -116,6 +117,8 @@ class AdmissionOffice:
             raise NotAdmitted(
                 404, f"there is no node at {account.hex()} ({state.status}); open it with its stake first"
             )
+        if not may_be_child(state.data, Kind.NODE, account, self.registry):
+            raise NotAdmitted(403, f"{account.hex()} is not a node of registry {self.registry.hex()}")
         try:
             node = NodeState.from_cell(state.data)
         except CellError as error:

@@ -6,6 +6,7 @@ from attestation.verify import Block
 from chain.api import AccountState, Chain, ChainError, Head, Status
 from client.errors import Uncertain, Untrusted
 from client.trust import NetworkFacts
+from protocol.siblings import may_be_child
 from wrappers.cells import CellError
 from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
@@ -50,11 +51,13 @@ class ChainView:
         state = await self.account(account)
         if state.status is not Status.ACTIVE or state.data is None:
             raise Untrusted(account, (f"the chain shows no node there ({state.status})",))
+        registry = self._network.registry
+        if not may_be_child(state.data, Kind.NODE, account, registry):
+            raise Untrusted(account, ("it is no node of this network's registry",))
         try:
             node = NodeState.from_cell(state.data)
         except CellError as error:
             raise Untrusted(account, (str(error),)) from error
-        registry = self._network.registry
         # The address commits to registry, kind, owner and index: code and data at it came from the registry.
         if node is None or account != child_address(registry, Kind.NODE, node.owner, node.index):
             raise Untrusted(account, ("it is no node of this network's registry",))

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from chain.api import AccountState, Chain, ChainError, Status
 from protocol.errors import Code
+from protocol.siblings import may_be_child
 from relayer.errors import Refusal
 from wrappers.cells import CellError
 from wrappers.escrow import EscrowState
@@ -62,11 +63,11 @@ class Mirror:
 
     def learn_node(self, raw: AccountState) -> Seen[NodeState]:
         """Takes a state that somebody else read through the same quorum."""
-        return self._nodes.put(self._decode(raw, NodeState.from_cell, self._genuine_node))
+        return self._nodes.put(self._decode(raw, Kind.NODE, NodeState.from_cell, self._genuine_node))
 
     def learn_escrow(self, raw: AccountState) -> Seen[EscrowState]:
         return self._escrows.put(
-            self._decode(raw, lambda data: EscrowState.from_cell(data, raw.account), self._genuine_escrow)
+            self._decode(raw, Kind.ESCROW, lambda data: EscrowState.from_cell(data, raw.account), self._genuine_escrow)
         )
 
     def known_node(self, account: bytes) -> Seen[NodeState] | None:
@@ -75,11 +76,12 @@ class Mirror:
 
     async def _read_node(self, account: bytes) -> Seen[NodeState]:
         raw = await self._account(account)
-        return self._decode(raw, NodeState.from_cell, self._genuine_node)
+        return self._decode(raw, Kind.NODE, NodeState.from_cell, self._genuine_node)
 
     async def _read_escrow(self, account: bytes) -> Seen[EscrowState]:
         raw = await self._account(account)
-        return self._decode(raw, lambda data: EscrowState.from_cell(data, account), self._genuine_escrow)
+        decode = EscrowState.from_cell
+        return self._decode(raw, Kind.ESCROW, lambda data: decode(data, account), self._genuine_escrow)
 
     async def _account(self, account: bytes) -> AccountState:
         try:
@@ -91,6 +93,7 @@ class Mirror:
     def _decode(
         self,
         raw: AccountState,
+        kind: Kind,
         decode: Callable[..., T | None],
         genuine: Callable[[bytes, T], bool],
     ) -> Seen[T]:
@@ -98,6 +101,8 @@ class Mirror:
         why_not = ""
         if raw.status is not Status.ACTIVE or raw.data is None:
             why_not = f"the account is {raw.status}"
+        elif not may_be_child(raw.data, kind, raw.account, self.registry):
+            why_not = "the account is no child of this network's registry"
         else:
             try:
                 state = decode(raw.data)

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from chain.api import AccountState, Chain, Head, Status
+from protocol.siblings import may_be_child
 from wrappers.cells import CellError
 from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
@@ -90,6 +91,8 @@ class ChainView:
         name = account.account.hex()
         if account.status is not Status.ACTIVE or account.data is None:
             raise NodeMissing(f"there is no node at {name} ({account.status}). Open it with `cocoon node open`")
+        if not may_be_child(account.data, Kind.NODE, account.account, self.registry):
+            raise NodeMissing(f"{name} is not a node of registry {self.registry.hex()}. Correct `node` or `registry`")
         try:
             state = NodeState.from_cell(account.data)
         except CellError as error:
@@ -102,6 +105,8 @@ class ChainView:
 
     def _escrow_state(self, account: AccountState) -> EscrowState | None:
         if account.status is not Status.ACTIVE or account.data is None:
+            return None
+        if not may_be_child(account.data, Kind.ESCROW, account.account, self.registry):
             return None
         try:
             state = EscrowState.from_cell(account.data, account.account)
