@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 32 << 20
 KEEP_ANSWERS_SECONDS = 24 * 3600
+NOT_STORED = WireError.of(Code.INTERNAL, "the receipt could not be stored")
 
 
 @dataclass(eq=False, slots=True)
@@ -45,6 +46,8 @@ class _Answering:
     stored: bool = False
     last: bytes | None = None
     """The last frame, while it is on its way to the disk."""
+    lost: bool = False
+    """Its receipt could not be stored; the enclave has not ended it yet."""
 
     def cancel(self, sink: Sink) -> None:
         self.waiting.discard(id(sink))
@@ -157,6 +160,8 @@ class Desk:
     def _join(self, request: SealedRequest, sink: Sink) -> _Answering | None:
         running = self._running.get(request.request_id)
         if running is not None:
+            if running.lost:
+                raise _refused(NOT_STORED)
             running.join(sink)
         return running
 
@@ -234,9 +239,11 @@ class Desk:
             await self._journal.write(lambda store: store.add_receipt(row, frames, now))
         except Exception:
             # Without the receipt on disk the answer stays incomplete, but the client must not hang.
-            self._running.pop(message.request_id, None)
+            # It stays here until the enclave has ended it, which would take a second post for a breach of the link.
+            one.lost = True
+            one.send(_error(NOT_STORED), ends=True)
+            one.sinks.clear()
             one.enclave.post(Stored(message.request_id))  # lets it end; the last frame finds nobody
-            one.send(_error(WireError.of(Code.INTERNAL, "the receipt could not be stored")), ends=True)
             raise
         one.stored = True
         one.send(message.frame, receipt=True)

@@ -128,9 +128,8 @@ class Session:
             case Post():
                 if message.request_id in self._running:
                     raise LinkError("the agent posted a request twice while it runs")
-                self._running[message.request_id] = running = _Running(
-                    Outbox(message.request_id, self._link.send),
-                )
+                outbox = Outbox(message.request_id, self._link.send, lambda: self._over(message.request_id, running))
+                running = self._running[message.request_id] = _Running(outbox)
                 self._spawn(self._serve(self._introduced(), message, running))
             case Stored():
                 if (running_ := self._running.get(message.request_id)) is not None:
@@ -206,6 +205,11 @@ class Session:
 
     # ---- requests
 
+    def _over(self, request_id: bytes, running: _Running) -> None:
+        """A repeat of the request is another one: it stays."""
+        if self._running.get(request_id) is running:
+            del self._running[request_id]
+
     def _cancel(self, request_id: bytes) -> None:
         running = self._running.get(request_id)
         if running is not None:
@@ -228,7 +232,7 @@ class Session:
             await running.outbox.end(error_frame(WireError.of(Code.INTERNAL)).to_bytes())
             raise
         finally:
-            self._running.pop(post.request_id, None)
+            self._over(post.request_id, running)
             self._in_flight -= running.answering is not None
 
     def _open(self, node: _Node, post: Post) -> tuple[SealedRequest, Opening]:

@@ -14,9 +14,10 @@ Send = Callable[[Message], Awaitable[None]]
 class Outbox:
     """Everything of one request that leaves the enclave goes through here, in order."""
 
-    def __init__(self, request_id: bytes, send: Send) -> None:
+    def __init__(self, request_id: bytes, send: Send, ending: Callable[[], None]) -> None:
         self._request_id = request_id
         self._send = send
+        self._ending = ending
         self._stored = asyncio.Event()
 
     async def frames(self, frames: bytes) -> None:
@@ -24,6 +25,8 @@ class Outbox:
 
     async def end(self, frames: bytes) -> None:
         """The frames after which nothing more comes."""
+        # First: the agent may post the same request again as soon as it has them, however long the sending takes here.
+        self._ending()
         await self._send(Answer(self._request_id, True, frames))
 
     async def receipt(self, issue: Issue, frame: bytes) -> None:

@@ -1,0 +1,79 @@
+"""The same request again, at the worst moments: it must cost nobody else anything."""
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from protocol.errors import Code
+from protocol.frames import FrameType
+from worker.link import Answer, Stored
+
+
+def _load(name: str) -> ModuleType:
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"review_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+enclave, desk = _load("test_worker_enclave"), _load("test_worker_desk")
+
+
+@pytest.fixture
+async def session():
+    house = await enclave.House().start(enclave.ScriptedEngine())
+    yield house
+    await house.stop()
+
+
+@pytest.fixture
+async def house(tmp_path: Path):
+    house = desk.House(tmp_path / "r.db")
+    yield house
+    await house.desk.close()
+    await house.journal.close()
+
+
+async def test_a_repeat_while_the_last_frame_is_on_its_way_does_not_end_the_enclave(session) -> None:
+    link, open_ = session.enclave_link, asyncio.Event()
+
+    async def congested(message) -> None:
+        link.post(message)
+        if isinstance(message, Answer) and message.ends:
+            await open_.wait()
+
+    link.send = congested
+    client = enclave.Client(session)
+    _, request = client.sealed()
+    first = await session.post(request, client.voucher_key)
+    again = await session.post(request, client.voucher_key)
+    assert not session.session.done()
+    assert first.issued is not None and again.frames[0] == FrameType.ERROR
+    open_.set()
+    _, last = await client.ask(cap=10_000)
+    assert last.signed.receipt.seq == 2
+
+
+async def test_g16_a_request_whose_receipt_could_not_be_stored_is_not_posted_twice(house) -> None:
+    await house.begin(desk.request(1))
+    house.desk.on_issued(desk.issued(desk.request(1)))
+    await house.stored()
+    house.enclave.posted.clear()
+    sink, _ = await house.begin(desk.request(2))
+    house.desk.on_issued(desk.issued(desk.request(2)))  # the same seq again: the store refuses
+    async with asyncio.timeout(5):
+        while not any(isinstance(one, Stored) for one in house.enclave.posted):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    again, _ = await house.begin(desk.request(2))
+    assert sink.error is again.error is Code.INTERNAL
+    assert len(house.enclave.posts()) == 1, "the enclave still has it: a second post would end it"
+    house.desk.on_answer(Answer(desk.request(2).request_id, True, desk.LAST))
+    await house.begin(desk.request(2))
+    assert len(house.enclave.posts()) == 2
