@@ -77,3 +77,41 @@ async def test_g16_a_request_whose_receipt_could_not_be_stored_is_not_posted_twi
     house.desk.on_answer(Answer(desk.request(2).request_id, True, desk.LAST))
     await house.begin(desk.request(2))
     assert len(house.enclave.posts()) == 2
+
+
+class Pieces(desk.Sink):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def send(self, frames: bytes, *, ends: bool, receipt: bool) -> None:
+        self.sizes.append(len(frames))
+        super().send(frames, ends=ends, receipt=receipt)
+
+
+async def test_a_long_stored_answer_is_repeated_in_messages_that_no_relayer_closes_the_link_for(
+    house, monkeypatch
+) -> None:
+    """5 MiB in one message would be over the link's 4 MiB: all answers of all clients on it would break."""
+    monkeypatch.setattr("worker.agent.desk.PIECE_SECONDS", 0.0)
+    data = desk.Frame(FrameType.DATA, bytes(50_000)).to_bytes()
+    first, _ = await house.begin(desk.request())
+    house.desk.on_answer(Answer(desk.request().request_id, False, desk.HEAD))
+    for _ in range(105):
+        house.desk.on_answer(Answer(desk.request().request_id, False, data))
+    joining = Pieces()
+    await house.desk.answer(desk.request().to_bytes(), joining)
+    assert joining.error is Code.NODE_BUSY, "what came so far would fill the link's queue at once"
+    house.desk.on_issued(desk.issued(desk.request()))
+    await house.stored()
+    house.desk.on_answer(Answer(desk.request().request_id, True, desk.LAST))
+    async with asyncio.timeout(5):
+        while house.desk.in_flight:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    again = Pieces()
+    await house.desk.answer(desk.request().to_bytes(), again)
+    async with asyncio.timeout(5):
+        while not again.ended:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert again.frames == first.frames and len(again.frames) > 5 << 20
+    assert max(again.sizes) < 1 << 20

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from chain.api import ChainError
 from protocol.errors import Code, Malformed, WireError
-from protocol.frames import HEADER_BYTES, error_frame
+from protocol.frames import HEADER_BYTES, error_frame, parse_header
 from protocol.receipts import SignedReceipt
 from protocol.sealing import SealedRequest
 from worker.agent.enclave_process import Enclave
@@ -29,6 +29,12 @@ log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 32 << 20
 KEEP_ANSWERS_SECONDS = 24 * 3600
+# One message over the relayer's limit would cost the link, and with it everybody's answers; sent faster than its client
+# reads, a stored answer would be cut off again at every repeat.
+PIECE_BYTES = 64 << 10
+PIECE_SECONDS = 0.05
+MAX_REPLAYS = 4
+MAX_JOINED_BYTES = 1 << 20
 NOT_STORED = WireError.of(Code.INTERNAL, "the receipt could not be stored")
 
 
@@ -63,7 +69,8 @@ class _Answering:
         self.waiting.add(id(sink))
         self.sinks.append(sink)
         if self.frames:
-            sink.send(bytes(self.frames), ends=False, receipt=False)
+            for piece in _pieces(bytes(self.frames)):
+                sink.send(piece, ends=False, receipt=False)
         if self.stored and self.receipt is not None:
             sink.send(self.receipt, ends=False, receipt=True)
         if self.last is not None:
@@ -86,6 +93,7 @@ class Desk:
         self._enclave: Enclave | None = None
         self._running: dict[bytes, _Answering] = {}
         self._releasing: set[bytes] = set()
+        self._replays = asyncio.Semaphore(MAX_REPLAYS)
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_receipt: Callable[[], None] = lambda: None
         """Called when money was earned."""
@@ -129,8 +137,19 @@ class Desk:
         try:
             return await self._begin(sealed, sink)
         except _Turned as turned:
-            sink.send(turned.frames, ends=True, receipt=False)
+            if len(turned.frames) <= PIECE_BYTES:
+                sink.send(turned.frames, ends=True, receipt=False)
+            else:
+                self._spawn(self._replay(sink, turned.frames))
             return None
+
+    async def _replay(self, sink: Sink, frames: bytes) -> None:
+        async with self._replays:
+            *rest, last = _pieces(frames)
+            for piece in rest:
+                sink.send(piece, ends=False, receipt=False)
+                await asyncio.sleep(PIECE_SECONDS)
+            sink.send(last, ends=True, receipt=False)
 
     async def _begin(self, sealed: bytes, sink: Sink) -> _Answering:
         try:
@@ -162,6 +181,8 @@ class Desk:
         if running is not None:
             if running.lost:
                 raise _refused(NOT_STORED)
+            if len(running.frames) > MAX_JOINED_BYTES:
+                raise _refused(WireError.of(Code.NODE_BUSY, "it is being answered; repeat it when that has ended"))
             running.join(sink)
         return running
 
@@ -270,6 +291,17 @@ class Desk:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("the store failed: %s", error)
+
+
+def _pieces(frames: bytes) -> list[bytes]:
+    """Whole frames in strings of about PIECE_BYTES."""
+    pieces, start, at = [], 0, 0
+    while at < len(frames):
+        at += HEADER_BYTES + parse_header(frames, at)[1]
+        if at - start >= PIECE_BYTES or at >= len(frames):
+            pieces.append(frames[start:at])
+            start = at
+    return pieces
 
 
 class _Turned(Exception):
