@@ -1,0 +1,1 @@
+"""Mutation check of the contracts: break one thing, see whether a test notices."""
