@@ -18,9 +18,10 @@ from client.errors import NoEscrow, PaymentFailed, RelayerRefused, RelayerUnreac
 from client.home import Home
 from client.payments import MARGIN_NANO, Paid, Payments, fees
 from client.records import Escrow
-from client.relayer_link import RelayerLink, ReleaseRequest
+from client.relayer_link import RelayerLink
 from client.store import Store
 from client.trust import NetworkFacts, TrustedNode
+from protocol.link_messages import ReleaseRequest
 from wrappers import escrow as messages
 from wrappers import registry as births
 from wrappers.code import Contract, code_hash

@@ -1,6 +1,6 @@
 """The relayer as a client sees it: ciphertext through, hints back. Whatever it tells is checked elsewhere.
 
-Client API version 1. The signed requests are mirrored from there and held by the same vectors in tests.
+Client API version 1; what is signed in it is `protocol.link`'s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from client.errors import RelayerRefused, RelayerUnreachable, showable
 from protocol import strict_json
 from protocol.errors import Malformed
+from protocol.link import MAX_RECEIPTS, BadMessage, octets, receipts_request
+from protocol.link_messages import ReleaseAnswer, ReleaseRequest
 from protocol.receipts import SignedReceipt
 
 REQUEST_TYPE = "application/vnd.cocoon.request"
@@ -39,59 +41,6 @@ class Timeouts:
     document: float = 30.0
     first_frame: float = 150.0
     silence: float = 90.0
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseRequest:
-    """The client's wish to lower its row at a node, signed with the escrow's voucher key."""
-
-    escrow: bytes
-    node: bytes
-    allotment: bytes
-    row_seqno: int
-    allotted_nano: int
-    expires_at: int
-    signature: bytes
-
-    @classmethod
-    def sign(
-        cls,
-        key: Ed25519PrivateKey,
-        *,
-        network: bytes,
-        escrow: bytes,
-        node: bytes,
-        allotment: bytes,
-        row_seqno: int,
-        allotted_nano: int,
-        expires_at: int,
-    ) -> Self:
-        message = release_bytes(network, escrow, node, allotment, row_seqno, allotted_nano, expires_at)
-        return cls(escrow, node, allotment, row_seqno, allotted_nano, expires_at, key.sign(message))
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "escrow": self.escrow.hex(),
-            "node": self.node.hex(),
-            "allotment": self.allotment.hex(),
-            "row_seqno": self.row_seqno,
-            "allotted_nano": self.allotted_nano,
-            "expires_at": self.expires_at,
-            "signature": self.signature.hex(),
-        }
-
-
-def release_bytes(
-    network: bytes, escrow: bytes, node: bytes, allotment: bytes, row_seqno: int, allotted_nano: int, expires_at: int
-) -> bytes:
-    """187 bytes: never 32, so that this signature is none over a cell."""
-    numbers = row_seqno.to_bytes(4, "big") + allotted_nano.to_bytes(8, "big") + expires_at.to_bytes(8, "big")
-    return b"cocoon.release.v1\0" + network + escrow + node + allotment + numbers + bytes(21)
-
-
-def receipts_bytes(network: bytes, escrow: bytes, time: int) -> bytes:
-    """116 bytes that prove to a relayer who asks for an escrow's receipts."""
-    return b"cocoon.receipts.v1\0" + network + escrow + time.to_bytes(8, "big") + bytes(25)
 
 
 class RelayerLink:
@@ -137,12 +86,15 @@ class RelayerLink:
 
     async def release(self, request: ReleaseRequest) -> bytes:
         """The node's signature over the release as asked for. Not checked here."""
-        answer = await self._document("POST", "/v1/release", request.to_json())
-        same = ("allotment", "row_seqno", "allotted_nano")
-        asked = request.to_json()
-        if any(answer.get(name) != asked[name] for name in same):
+        document = await self._document("POST", "/v1/release", request.to_json())
+        try:
+            answer = ReleaseAnswer.from_json(document)
+        except BadMessage as error:
+            raise RelayerUnreachable(f"{self.url} answers no release: {error.cause}", _CURE) from error
+        asked = (request.allotment, request.row_seqno, request.allotted_nano)
+        if (answer.allotment, answer.row_seqno, answer.allotted_nano) != asked:
             raise RelayerUnreachable(f"{self.url} answers with another release than was asked for", _CURE)
-        return _octets(answer.get("signature"), 64, f"{self.url}: the release's signature")
+        return answer.signature
 
     async def receipts(
         self,
@@ -158,12 +110,12 @@ class RelayerLink:
         """Outer receipts after seq `after`, as the relayer kept them; their signatures are the caller's to check."""
         headers = {
             "Cocoon-Time": str(now),
-            "Cocoon-Signature": voucher_key.sign(receipts_bytes(network, escrow, now)).hex(),
+            "Cocoon-Signature": voucher_key.sign(receipts_request(network=network, escrow=escrow, at=now)).hex(),
         }
         found: list[SignedReceipt] = []
         while True:
             path = f"/v1/receipts?escrow={escrow.hex()}&allotment={allotment.hex()}&key={key.hex()}&after={after}"
-            answer = await self._document("GET", f"{path}&limit=200", headers=headers)
+            answer = await self._document("GET", f"{path}&limit={MAX_RECEIPTS}", headers=headers)
             page = answer.get("receipts")
             if not isinstance(page, list):
                 raise RelayerUnreachable(f"{self.url} answers no list of receipts", _CURE)
@@ -266,20 +218,9 @@ def _offer_of(view: object) -> tuple[bytes, str] | None:
     if not isinstance(view, dict) or not isinstance(view.get("offer"), dict):
         return None
     try:
-        account = bytes.fromhex(view["node"])
-    except (KeyError, TypeError, ValueError):
+        return octets(view, "node"), json.dumps(view["offer"])
+    except BadMessage:
         return None
-    return (account, json.dumps(view["offer"])) if len(account) == 32 else None
-
-
-def _octets(raw: object, size: int, what: str) -> bytes:
-    try:
-        value = bytes.fromhex(raw) if isinstance(raw, str) else b""
-    except ValueError:
-        value = b""
-    if len(value) != size:
-        raise RelayerUnreachable(f"{what} is not {size} bytes in hex", _CURE)
-    return value
 
 
 def _receipt_of(raw: object, url: str) -> SignedReceipt:

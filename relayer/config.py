@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from protocol.link import MAX_MESSAGE_BYTES, STREAM_HEADER_BYTES, origin_of
 from relayer.core.policy import SettlePolicy
 from relayer.errors import ConfigError
-from relayer.link import MAX_MESSAGE_BYTES, STREAM_HEADER_BYTES, LinkError, origin_of
 
 PREFIX = "COCOON_RELAYER_"
 
@@ -24,7 +24,7 @@ class Limits:
     """What one client, one worker and one request may take of this relayer."""
 
     max_request_bytes: int = (2 << 20) + 4096
-    """Body of POST /v1/requests: a padding bucket of 2 MiB and its header. At most 4 MiB, less the link's header."""
+    """Body of POST /v1/requests: a padding bucket of 2 MiB and its header. At most 4195820, the largest there is."""
     in_flight_per_escrow: int = 32
     """One client's requests under way at once."""
     requests_per_second_per_escrow: float = 50.0
@@ -108,7 +108,7 @@ def parse_config(
     for url in config.worker_urls:
         try:
             origin_of(url)
-        except LinkError as error:
+        except ValueError as error:
             raise ConfigError(f"{where}: worker_urls: {error}") from error
     return config
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from functools import partial
 from typing import Any
 
+from protocol.link import Kind
 from relayer.api.hub import Hub
 from relayer.api.worker_link import WorkerLink
 from relayer.chain.claim import ClaimFault, read_claim
@@ -20,7 +21,6 @@ from relayer.core.policy import SettlePolicy, due, overdue
 from relayer.core.tally import Tally
 from relayer.core.views import owed_to
 from relayer.errors import Refusal
-from relayer.link import Kind
 from relayer.log import log
 from relayer.store.store import Store
 from relayer.store.writer import Writer

@@ -10,6 +10,7 @@ from typing import Any
 
 from chain.api import Chain
 from protocol.errors import Code
+from protocol.link import BadMessage, origin_of
 from relayer.api.admission import Admission
 from relayer.api.client import ClientApi
 from relayer.api.hub import Hub
@@ -24,7 +25,6 @@ from relayer.config import RelayerConfig
 from relayer.core.effects import Effect
 from relayer.core.facts import RelayerStarted
 from relayer.errors import Refusal
-from relayer.link import LinkError, origin_of
 from relayer.log import log
 from relayer.settler import Settler
 from relayer.store.store import Store
@@ -89,7 +89,7 @@ class Shell:
             new = await take_pushed(worker, body, self._mirror, self.writer)
         except Refusal as refusal:
             log("receipts not taken", node=worker.node, reason=str(refusal))
-        except LinkError as error:
+        except BadMessage as error:
             log("receipts refused", node=worker.node, reason=str(error))
             raise
         else:

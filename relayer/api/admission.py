@@ -81,7 +81,7 @@ class Admission:
             raise Refusal(Code.NODE_UNKNOWN)
         offered = worker.offered
         if offered is None or not offered.live:
-            detail = offered.error["cause"] if offered is not None and offered.error else "it has no offer at present"
+            detail = offered.error.cause if offered is not None and offered.error else "it has no offer at present"
             raise Refusal(Code.NODE_NOT_LIVE, detail, retry_after=5)
         offer = offered.offer
         if sealed.voucher.key != offer.signing_key:

@@ -10,17 +10,17 @@ from typing import Any
 
 from aiohttp import web
 
+from protocol import link
 from protocol.errors import Code
-from relayer import link
+from protocol.link import MAX_RELEASE_SECONDS, BadMessage, Kind, LinkCode, Reason
+from protocol.link_messages import ReceiptsQuery, ReleaseAnswer, ReleaseRequest
 from relayer.api.admission import Admission
-from relayer.api.handshake import number, octets, signed_by
 from relayer.api.hub import Hub
 from relayer.api.receipts import take_pushed
 from relayer.api.worker_link import WorkerLink
 from relayer.chain.mirror import Mirror, Seen
 from relayer.config import Limits
 from relayer.errors import Refusal
-from relayer.link import Kind, LinkError
 from relayer.log import log
 from relayer.store.store import Store, StoredReceipt
 from relayer.store.writer import Writer
@@ -29,9 +29,9 @@ from wrappers.node import NodeState
 from wrappers.signed import Release, verify
 
 CLOCK_SLACK_SECONDS = 120
-MAX_RELEASE_SECONDS = 600
 MAX_PAGE = 200
 FETCH_SECONDS = 5.0
+_NO_OFFER = Reason(LinkCode.NO_OFFER, "the node has published no offer yet", "wait, its evidence is being made")
 
 
 class ClientApi:
@@ -87,11 +87,7 @@ class ClientApi:
     def _view(self, worker: WorkerLink) -> dict[str, Any]:
         offered = worker.offered
         seen = self._mirror.known_node(worker.node)
-        missing = {
-            "code": "no-offer",
-            "cause": "the node has published no offer yet",
-            "cure": "wait, its evidence is being made",
-        }
+        error = _NO_OFFER if offered is None else offered.error
         return {
             "node": worker.node.hex(),
             "connected": True,
@@ -100,7 +96,7 @@ class ClientApi:
             "in_flight": worker.in_flight,
             "max_in_flight": worker.max_in_flight,
             "chain": None if seen is None or seen.state is None else _chain_view(seen, seen.state),
-            "error": missing if offered is None else offered.error,
+            "error": None if error is None else error.to_json(),
         }
 
     async def receipts(self, request: web.Request) -> web.Response:
@@ -131,11 +127,11 @@ class ClientApi:
         worker = None if node is None else self._hub.get(node)
         if worker is None:
             return False
-        body = {"allotment": allotment.hex(), "key": key.hex(), "after_seq": after, "limit": limit}
+        query = ReceiptsQuery(allotment, key, after, limit)
         try:
-            answer = await worker.ask(Kind.ASK_RECEIPTS, body, FETCH_SECONDS)
+            answer = await worker.ask(Kind.ASK_RECEIPTS, query.to_json(), FETCH_SECONDS)
             return await take_pushed(worker, answer, self._mirror, self._writer) > 0
-        except (Refusal, LinkError) as error:
+        except (Refusal, BadMessage) as error:
             log("receipts not fetched", node=worker.node, reason=str(error))
             return False
 
@@ -152,7 +148,7 @@ class ClientApi:
         self._admission.spend(escrow)
         state = await self._escrow(escrow)
         message = link.receipts_request(network=self._mirror.network, escrow=escrow, at=at)
-        if not signed_by(state.voucher_key, signature, message):
+        if not link.signed_by(state.voucher_key, signature, message):
             raise Refusal(Code.VOUCHER_INVALID, "Cocoon-Signature does not hold", cure=cure)
 
     async def _escrow(self, account: bytes) -> EscrowState:
@@ -166,56 +162,35 @@ class ClientApi:
     async def release(self, request: web.Request) -> web.Response:
         body = await _json(request)
         try:
-            escrow, node, allotment = (octets(body, name, 32) for name in ("escrow", "node", "allotment"))
-            signature, expires_at = octets(body, "signature", 64), number(body, "expires_at", 32)
-            row_seqno, allotted_nano = number(body, "row_seqno", 32), number(body, "allotted_nano", 63)
-        except LinkError as error:
-            raise Refusal(Code.BAD_REQUEST, str(error)) from error
-        self._admission.spend(escrow)
+            ask = ReleaseRequest.from_json(body)
+        except BadMessage as error:
+            raise Refusal(Code.BAD_REQUEST, error.cause) from error
+        self._admission.spend(ask.escrow)
         now = time.time()
-        if not now < expires_at <= now + MAX_RELEASE_SECONDS + CLOCK_SLACK_SECONDS:
+        if not now < ask.expires_at <= now + MAX_RELEASE_SECONDS + CLOCK_SLACK_SECONDS:
             raise Refusal(Code.BAD_REQUEST, f"expires_at is not within {MAX_RELEASE_SECONDS} s from now")
-        state = await self._escrow(escrow)
-        message = link.release_request(
-            network=self._mirror.network,
-            escrow=escrow,
-            node=node,
-            allotment=allotment,
-            row_seqno=row_seqno,
-            allotted_nano=allotted_nano,
-            expires_at=expires_at,
-        )
-        if not signed_by(state.voucher_key, signature, message):
+        state = await self._escrow(ask.escrow)
+        if not ask.signed_by(state.voucher_key, self._mirror.network):
             raise Refusal(Code.VOUCHER_INVALID, "the ask is not signed by the voucher key")
-        worker = self._hub.get(node)
+        worker = self._hub.get(ask.node)
         if worker is None:
             raise Refusal(Code.NODE_UNKNOWN, cure="reclaim the row on chain instead: its close timer needs no consent")
         answer = await worker.ask(Kind.ASK_RELEASE, {"release_request": body})
-        return _release_answer(answer, state.rows.get(node), allotment)
+        return _release_answer(answer, state.rows.get(ask.node), ask.allotment)
 
 
 def _release_answer(answer: dict[str, Any], row: Row | None, allotment: bytes) -> web.Response:
-    error = answer.get("error")
-    if isinstance(error, dict):
-        shown = {name: str(error.get(name, ""))[:1000] for name in ("code", "cause", "cure")}
-        return web.json_response(shown, status=409)
+    reason = Reason.from_json(answer.get("error"))
+    if reason is not None:
+        return web.json_response(reason.to_json(), status=409)
     try:
-        release = Release(
-            octets(answer, "allotment", 32), number(answer, "row_seqno", 32), number(answer, "allotted_nano", 63)
-        )
-        signature = octets(answer, "signature", 64)
-    except LinkError as fault:
-        raise Refusal(Code.NODE_GONE, f"the agent's answer is not a release: {fault}") from fault
-    if row is None or release.allotment != allotment or not verify(release, signature, row.terms.release_key):
+        said = ReleaseAnswer.from_json(answer)
+    except BadMessage as fault:
+        raise Refusal(Code.NODE_GONE, f"the agent's answer is not a release: {fault.cause}") from fault
+    release = Release(said.allotment, said.row_seqno, said.allotted_nano)
+    if row is None or said.allotment != allotment or not verify(release, said.signature, row.terms.release_key):
         raise Refusal(Code.NODE_GONE, "the agent's release does not hold for this row", cure="reclaim the row on chain")
-    return web.json_response(
-        {
-            "allotment": release.allotment.hex(),
-            "row_seqno": release.seqno,
-            "allotted_nano": release.allotted_nano,
-            "signature": signature.hex(),
-        }
-    )
+    return web.json_response(said.to_json())
 
 
 def _chain_view(seen: Seen[NodeState], state: NodeState) -> dict[str, Any]:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from protocol import link
 from protocol.errors import ProtocolError
+from protocol.link import BadMessage, Close, Kind, LinkCode, Reason
+from protocol.link_messages import Hello, OfferAnswer
 from protocol.offer import NodeOffer
-from relayer import link
-from relayer.api.handshake import Challenge, Hello, read_hello, speaks_for_node
+from relayer.api.handshake import new_challenge, read_hello, speaks_for_node
 from relayer.api.worker_link import Offered, WorkerLink
-from relayer.chain.mirror import Mirror, Seen
+from relayer.chain.mirror import Mirror
 from relayer.config import Limits
 from relayer.core.facts import OfferPublished
 from relayer.errors import Refusal
-from relayer.link import Close, Kind, LinkError
 from relayer.log import log
 from relayer.store.writer import Writer
 from wrappers.node import NodeState
 
 CLOSE_SECONDS = 3.0
+_FRAMES = bytes((Kind.FRAMES,))
 OnMessage = Callable[[WorkerLink, dict[str, Any]], Awaitable[None]]
 
 
@@ -57,7 +60,7 @@ class Hub:
         socket = web.WebSocketResponse(
             heartbeat=link.HEARTBEAT_SECONDS,
             timeout=CLOSE_SECONDS,
-            max_msg_size=link.MAX_MESSAGE_BYTES,
+            max_msg_size=link.MAX_MESSAGE_BYTES + 1,  # aiohttp refuses from this size on
             compress=False,
             protocols=(link.SUBPROTOCOL,),
         )
@@ -69,54 +72,41 @@ class Hub:
             if hello.offer is not None:
                 await self._take_offer(worker, json.dumps(hello.offer).encode())
             await self._serve(socket, worker)
-        except (LinkError, Refusal, TimeoutError, ConnectionError) as error:
-            log("link refused", node=worker.node if worker else None, peer=request.remote, reason=str(error))
+        except _TurnedAway as error:
+            log("link refused", peer=request.remote, code=error.reason.code, reason=str(error))
+            with contextlib.suppress(ConnectionError):  # it may have hung up, and needs no goodbye then
+                await socket.send_bytes(link.json_message(Kind.GOODBYE, error.reason.to_json()))
+            await socket.close(code=error.close, message=error.reason.code.encode())
+        except (BadMessage, Refusal, ConnectionError) as error:
+            log("link ended", node=worker.node if worker else None, peer=request.remote, reason=str(error))
         finally:
             if worker is not None:
                 self._forget(worker)
         return socket
 
     async def _handshake(self, socket: web.WebSocketResponse) -> tuple[WorkerLink, Hello, NodeState]:
-        challenge = Challenge.new(int(time.time()))
-        body = {
-            "version": link.VERSION,
-            "nonce": challenge.nonce.hex(),
-            "issued_at": challenge.issued_at,
-            "network_id": self._mirror.network.hex(),
-            "relayer": self._name,
-        }
-        await socket.send_bytes(link.json_message(Kind.CHALLENGE, body))
+        """Raises _TurnedAway unless whoever dialled speaks for an open node."""
+        challenge = new_challenge(self._mirror.network, self._name, int(time.time()))
+        await socket.send_bytes(link.json_message(Kind.CHALLENGE, challenge.to_json()))
         try:
             async with asyncio.timeout(link.HANDSHAKE_SECONDS):
                 hello = read_hello(await socket.receive_bytes())
-        except TimeoutError:
-            await _refuse(socket, Close.TOO_LATE, "too-late", "no HELLO in time", "answer the challenge at once")
-            raise
-        except (LinkError, TypeError) as error:  # TypeError: aiohttp's word for a message that is not binary
-            await _refuse(socket, Close.BAD_MESSAGE, "bad-message", str(error), "speak cocoon.link.v1")
-            raise LinkError(str(error)) from error
-        seen = await self._read_node(socket, hello.node)
-        state = seen.state
-        if state is None:
-            await _refuse(
-                socket,
-                Close.NODE_REFUSED,
-                "node-refused",
-                seen.why_not,
-                "open the node on this network, then dial again",
-            )
-            raise LinkError(f"node {hello.node.hex()}: {seen.why_not}")
-        if not speaks_for_node(
-            hello, challenge, release_key=state.release_key, network=self._mirror.network, origins=self.origins
-        ):
-            await _refuse(
-                socket,
-                Close.NOT_AUTHENTICATED,
-                "not-authenticated",
+        except TimeoutError as error:
+            reason = Reason(LinkCode.TOO_LATE, "no HELLO in time", "answer the challenge at once")
+            raise _TurnedAway(Close.TOO_LATE, reason) from error
+        except BadMessage as error:
+            raise _TurnedAway(Close.BAD_MESSAGE, Reason.of(LinkCode.BAD_MESSAGE, error)) from error
+        except TypeError as error:  # aiohttp's word for a message that is not binary
+            fault = BadMessage("the first message is not binary")
+            raise _TurnedAway(Close.BAD_MESSAGE, Reason.of(LinkCode.BAD_MESSAGE, fault)) from error
+        state = await self._read_node(hello.node)
+        if not speaks_for_node(hello, challenge, release_key=state.release_key, origins=self.origins):
+            reason = Reason(
+                LinkCode.NOT_AUTHENTICATED,
                 "the challenge is not signed by the node's release key for this relayer's address",
                 f"sign with the release key on chain and dial one of {', '.join(self.origins)}",
             )
-            raise LinkError(f"node {hello.node.hex()} is not authenticated")
+            raise _TurnedAway(Close.NOT_AUTHENTICATED, reason, hello.node)
         worker = WorkerLink(
             socket,
             node=hello.node,
@@ -128,12 +118,15 @@ class Hub:
         )
         return worker, hello, state
 
-    async def _read_node(self, socket: web.WebSocketResponse, node: bytes) -> Seen[NodeState]:
+    async def _read_node(self, node: bytes) -> NodeState:
         try:
-            return await self._mirror.node(node, max_age_seconds=0)
+            seen = await self._mirror.node(node, max_age_seconds=0)
         except Refusal as error:
-            await _refuse(socket, Close.SHUTTING_DOWN, error.code, error.cause, error.cure)
-            raise
+            raise _TurnedAway(Close.SHUTTING_DOWN, Reason.of(error.code, error), node) from error
+        if seen.state is None:
+            reason = Reason(LinkCode.NODE_REFUSED, seen.why_not, "open the node on this network, then dial again")
+            raise _TurnedAway(Close.NODE_REFUSED, reason, node)
+        return seen.state
 
     async def _welcome(self, worker: WorkerLink, state: NodeState) -> None:
         body = {
@@ -150,12 +143,8 @@ class Hub:
         self._links[worker.node] = worker
         if older is not None:
             older.lost("its agent connected anew")
-            error = {
-                "code": "replaced",
-                "cause": "a newer link of this node took over",
-                "cure": "run one agent per node",
-            }
-            await older.close(Close.REPLACED, error)
+            reason = Reason(LinkCode.REPLACED, "a newer link of this node took over", "run one agent per node")
+            await older.close(Close.REPLACED, reason)
         log("worker connected", node=worker.node, software=worker.software, max_in_flight=worker.max_in_flight)
 
     async def _serve(self, socket: web.WebSocketResponse, worker: WorkerLink) -> None:
@@ -164,13 +153,12 @@ class Hub:
                 break
             data: bytes = message.data
             try:
-                if data[:1] == b"\x90":  # FRAMES, by far the most frequent
+                if data[:1] == _FRAMES:  # by far the most frequent
                     worker.frames(data)
                 else:
                     await self._control(worker, data)
-            except LinkError as error:
-                detail = {"code": "bad-message", "cause": str(error), "cure": "speak cocoon.link.v1"}
-                await worker.close(Close.BAD_MESSAGE, detail)
+            except BadMessage as error:
+                await worker.close(Close.BAD_MESSAGE, Reason.of(LinkCode.BAD_MESSAGE, error))
                 raise
 
     async def _control(self, worker: WorkerLink, message: bytes) -> None:
@@ -195,13 +183,13 @@ class Hub:
             case Kind.GOODBYE:
                 log("worker says goodbye", node=worker.node, code=str(link.json_body(message).get("code"))[:40])
             case kind:
-                raise LinkError(f"{kind.name} is not for a relayer")
+                raise BadMessage(f"{kind.name} is not for a relayer")
 
     async def _take_offer(self, worker: WorkerLink, text: bytes) -> None:
         try:
             offer = NodeOffer.from_json(text)
         except ProtocolError as error:
-            await _answer_offer(worker, b"", {"code": "bad-offer", "cause": error.cause, "cure": error.cure})
+            await _answer_offer(worker, b"", Reason.of(LinkCode.BAD_OFFER, error))
             return
         worker.offered = Offered(offer, json.loads(text), _PENDING)
         await self.check_offer(worker, fresh=True)
@@ -217,12 +205,12 @@ class Hub:
         except Refusal as refusal:
             if offered.error is not _PENDING:
                 return  # an outage is no news about an offer that was judged already
-            error = {"code": refusal.code, "cause": refusal.cause, "cure": refusal.cure}
+            error = Reason.of(refusal.code, refusal)
         if worker.offered is not offered or error == offered.error:
             return
         worker.offered = Offered(offered.offer, offered.json, error)
         await _answer_offer(worker, offered.offer.signing_key, error)
-        log("offer judged", node=worker.node, accepted=error is None, code=error["code"] if error else None)
+        log("offer judged", node=worker.node, accepted=error is None, code=error.code if error else None)
         if error is None:
             digest = hashlib.sha256(json.dumps(offered.json, sort_keys=True).encode()).digest()
             self._writer.note(OfferPublished(worker.node, offered.offer.signing_key, digest, int(time.time())))
@@ -235,45 +223,42 @@ class Hub:
 
     async def close(self) -> None:
         self.closing = True
-        error = {"code": "shutting-down", "cause": "the relayer stops", "cure": "dial again in a moment"}
-        await asyncio.gather(*(worker.close(Close.SHUTTING_DOWN, error) for worker in self.links()))
+        reason = Reason(LinkCode.SHUTTING_DOWN, "the relayer stops", "dial again in a moment")
+        await asyncio.gather(*(worker.close(Close.SHUTTING_DOWN, reason) for worker in self.links()))
 
 
-_PENDING: Mapping[str, str] = {
-    "code": "unchecked",
-    "cause": "the offer was not compared with the chain yet",
-    "cure": "wait a moment",
-}
+class _TurnedAway(Exception):
+    """Whoever dialled does not get a link; it hears why."""
+
+    def __init__(self, close: Close, reason: Reason, node: bytes | None = None) -> None:
+        who = "" if node is None else f"node {node.hex()}: "
+        super().__init__(f"{who}{reason.cause}")
+        self.close = close
+        self.reason = reason
 
 
-def judge_offer(
-    offer: NodeOffer, node: bytes, network: bytes, state: NodeState | None, now: int
-) -> Mapping[str, str] | None:
+_PENDING = Reason(LinkCode.UNCHECKED, "the offer was not compared with the chain yet", "wait a moment")
+
+
+def judge_offer(offer: NodeOffer, node: bytes, network: bytes, state: NodeState | None, now: int) -> Reason | None:
     """Why the offer cannot be live, or None. Evidence is the clients' to verify; here only the chain's word counts."""
-
-    def no(code: str, cause: str, cure: str) -> Mapping[str, str]:
-        return {"code": code, "cause": cause, "cure": cure}
-
     if offer.network != network or offer.node != node:
-        return no("bad-offer", "the offer is for another node or network", "publish this node's own offer")
+        cause = "the offer is for another node or network"
+        return Reason(LinkCode.BAD_OFFER, cause, "publish this node's own offer")
     if state is None:
-        return no("node-refused", "the node is not open on chain", "open the node")
+        return Reason(LinkCode.NODE_REFUSED, "the node is not open on chain", "open the node")
     if (offer.node_epoch, offer.node_id) != (state.epoch, state.node_id):
-        return no("wrong-epoch", f"the node was born at {state.epoch}", "make the offer for the node's present life")
+        cause = f"the node was born at {state.epoch}"
+        return Reason(LinkCode.WRONG_EPOCH, cause, "make the offer for the node's present life")
     if state.unbond_at:
-        return no("node-unbonding", "the node is unbonding", "open a new node")
+        return Reason(LinkCode.NODE_UNBONDING, "the node is unbonding", "open a new node")
     if state.signing_key != offer.signing_key:
-        return no("key-not-on-chain", "the chain shows another enclave key, or none", "have the evidence admitted")
+        cause = "the chain shows another enclave key, or none"
+        return Reason(LinkCode.KEY_NOT_ON_CHAIN, cause, "have the evidence admitted")
     if not state.key_attested(offer.signing_key, now):
-        return no("attestation-over", f"attested until {state.attested_until}", "attest anew")
+        return Reason(LinkCode.ATTESTATION_OVER, f"attested until {state.attested_until}", "attest anew")
     return None
 
 
-async def _answer_offer(worker: WorkerLink, key: bytes, error: Mapping[str, str] | None) -> None:
-    body = {"accepted": error is None, "key": key.hex(), "error": error}
-    await worker.send(link.json_message(Kind.OFFER_ANSWER, body))
-
-
-async def _refuse(socket: web.WebSocketResponse, close: Close, code: str, cause: str, cure: str) -> None:
-    await socket.send_bytes(link.json_message(Kind.GOODBYE, {"code": code, "cause": cause, "cure": cure}))
-    await socket.close(code=close, message=code.encode())
+async def _answer_offer(worker: WorkerLink, key: bytes, error: Reason | None) -> None:
+    await worker.send(link.json_message(Kind.OFFER_ANSWER, OfferAnswer(key, error).to_json()))

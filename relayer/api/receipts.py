@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 from typing import Any
 
 from protocol.errors import ProtocolError
+from protocol.link import BadMessage
+from protocol.link_messages import receipts_of
 from protocol.receipts import SignedReceipt
-from relayer.api.handshake import number, octets
 from relayer.api.worker_link import WorkerLink
 from relayer.chain.mirror import Mirror
 from relayer.core.facts import ReceiptSeen
-from relayer.link import LinkError
 from relayer.store.store import Entry
 from relayer.store.writer import Writer
 from wrappers.signed import allotment_id
 
-MAX_RECEIPTS = 200
 MAX_AMOUNT_NANO = (1 << 63) - 1
 
 
@@ -65,39 +62,31 @@ def read_receipt(
 async def take_pushed(worker: WorkerLink, body: dict[str, Any], mirror: Mirror, writer: Writer) -> int:
     """RECEIPTS of an agent: stores those that hold; how many were new.
 
-    Raises LinkError when one does not hold: an agent that pushes forgeries is not worth the link.
+    Raises BadMessage when one does not hold: an agent that pushes forgeries is not worth the link.
     """
-    raw = body.get("receipts")
-    if not isinstance(raw, list) or len(raw) > MAX_RECEIPTS:
-        raise LinkError(f"receipts must be a list of at most {MAX_RECEIPTS}")
+    pushed = receipts_of(body)
     seen = await mirror.node(worker.node, max_age_seconds=60)
     if seen.state is None:
-        raise LinkError("the node is not on chain")
+        raise BadMessage("the node is not on chain")
     entries = []
-    for one in raw:
-        if not isinstance(one, dict):
-            raise LinkError("a receipt must be an object")
-        escrow, key, epoch = octets(one, "escrow", 32), octets(one, "key", 32), number(one, "allotment_epoch", 64)
+    for one in pushed:
         try:
-            payload = base64.b64decode(one["frame"], validate=True)
             fact = read_receipt(
-                payload,
+                one.payload,
                 request_id=None,
-                escrow=escrow,
+                escrow=one.escrow,
                 node=worker.node,
                 node_id=seen.state.node_id,
-                allotment=allotment_id(mirror.network, escrow, epoch, worker.node),
-                key=key,
+                allotment=allotment_id(mirror.network, one.escrow, one.allotment_epoch, worker.node),
+                key=one.key,
                 now=int(time.time()),
             )
-        except (KeyError, TypeError, binascii.Error, ValueError) as error:
-            raise LinkError("frame must be base64") from error
         except ReceiptFault as error:
-            raise LinkError(str(error)) from error
-        if key != seen.state.signing_key and key not in seen.state.retired:
+            raise BadMessage(str(error)) from error
+        if one.key != seen.state.signing_key and one.key not in seen.state.retired:
             # Nothing signed by a key that the chain does not know will ever be paid; it only would look like exposure.
             continue
-        entries.append(Entry(fact, payload=payload))
+        entries.append(Entry(fact, payload=one.payload))
     if not entries:
         return 0
     return sum(recorded.new for recorded in await writer.record_many(tuple(entries)))

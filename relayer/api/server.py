@@ -10,8 +10,8 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from protocol import link
 from protocol.errors import Code, WireError
-from relayer import link
 from relayer.api.client import ClientApi
 from relayer.api.hub import Hub
 from relayer.api.relay import Relay

@@ -11,12 +11,12 @@ from typing import Any
 
 from aiohttp import ClientConnectionError, web
 
+from protocol import link
 from protocol.errors import Code, WireError
+from protocol.link import Kind, Reason
 from protocol.offer import NodeOffer
-from relayer import link
 from relayer.api.streams import Stream
 from relayer.errors import Refusal
-from relayer.link import Kind
 
 DRAIN_SECONDS = 20.0
 """An agent that does not read for so long is as good as gone."""
@@ -28,7 +28,7 @@ class Offered:
 
     offer: NodeOffer
     json: Mapping[str, Any]
-    error: Mapping[str, str] | None
+    error: Reason | None
 
     @property
     def live(self) -> bool:
@@ -146,7 +146,7 @@ class WorkerLink:
             if not future.done():
                 future.set_exception(Refusal(Code.NODE_GONE, detail, retry_after=2))
 
-    async def close(self, code: link.Close, error: Mapping[str, str]) -> None:
+    async def close(self, code: link.Close, reason: Reason) -> None:
         with contextlib.suppress(Refusal):  # it may be gone already, which is what closing is for
-            await self.send(link.json_message(Kind.GOODBYE, error))
-        await self._socket.close(code=code, message=error["code"].encode()[:120])
+            await self.send(link.json_message(Kind.GOODBYE, reason.to_json()))
+        await self._socket.close(code=code, message=reason.code.encode())

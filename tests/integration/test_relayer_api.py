@@ -19,15 +19,15 @@ from typing import Any
 import aiohttp
 import pytest
 
+from protocol import link
 from protocol.errors import Code, WireError
 from protocol.frames import Frame, FrameParser, FrameType, error_frame
+from protocol.link import Kind
 from protocol.stream import Completed, Data, Failed
-from relayer import link
 from relayer.config import Limits, RelayerConfig
 from relayer.core.facts import ReceiptSeen
 from relayer.core.policy import SettlePolicy
 from relayer.core.request import RequestStatus
-from relayer.link import Kind
 from relayer.shell import Shell
 from relayer.store.store import StoreError
 

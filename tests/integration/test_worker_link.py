@@ -13,9 +13,13 @@ from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from protocol.frames import Frame, FrameType
+from protocol.link import MAX_MESSAGE_BYTES, Kind, LinkCode, json_message, stream_message
+from protocol.link_messages import OutgoingClaim, ReceiptFrame
+from protocol.sealing import MAX_SEALED_BYTES
 from worker.agent import relayer_link
-from worker.agent.relayer_link import NodeIdentity, Refusal, RelayerLink
-from worker.agent.relayer_wire import Kind, OutgoingClaim, ReceiptFrame, pack
+from worker.agent.questions import Refusal
+from worker.agent.relayer_link import NodeIdentity, RelayerLink
 from worker.agent.streams import Sink
 
 NETWORK, NODE = b"N" * 32, b"n" * 32
@@ -47,7 +51,7 @@ class Desk:
         return OutgoingClaim(b"boc", 7, 99, ((b"e" * 32, 5, 1),))
 
     async def release(self, ask: Any) -> tuple[int, bytes]:
-        raise Refusal("unclaimed", "owed", "wait")
+        raise Refusal(LinkCode.UNCLAIMED, "owed", "wait")
 
     async def receipts(self, allotment: bytes, key: bytes, after_seq: int, limit: int) -> list[ReceiptFrame]:
         return [ReceiptFrame(b"e" * 32, 3, key, b"payload")] * min(limit, 2)
@@ -91,9 +95,9 @@ async def linked(*scripts: Script) -> AsyncIterator[tuple[RelayerLink, Desk]]:
 
 
 async def welcome(ws: web.WebSocketResponse) -> dict[str, Any]:
-    await ws.send_bytes(pack(Kind.CHALLENGE, CHALLENGE))
+    await ws.send_bytes(json_message(Kind.CHALLENGE, CHALLENGE))
     hello = await ws.receive_bytes()
-    await ws.send_bytes(pack(Kind.WELCOME, {}))
+    await ws.send_bytes(json_message(Kind.WELCOME, {}))
     newest = await ws.receive_bytes()
     assert newest[0] == Kind.RECEIPTS and json.loads(newest[1:])["ask"] is None
     return dict(json.loads(hello[1:]))
@@ -106,7 +110,7 @@ async def finish(done: asyncio.Event) -> None:
 
 async def test_g18_junk_ends_the_connection_and_the_agent_dials_again() -> None:
     done = asyncio.Event()
-    junk: list[bytes] = [b"", b"\x7f", bytes([Kind.OPEN]), pack(Kind.HELLO, {}), bytes([Kind.ASK_CLAIM]) + b"{"]
+    junk: list[bytes] = [b"", b"\x7f", bytes([Kind.OPEN]), json_message(Kind.HELLO, {}), bytes([Kind.ASK_CLAIM]) + b"{"]
 
     def broken(message: bytes) -> Script:
         async def script(ws: web.WebSocketResponse) -> None:
@@ -131,9 +135,9 @@ async def test_another_network_is_refused_before_anything_is_signed() -> None:
     done = asyncio.Event()
 
     async def script(ws: web.WebSocketResponse) -> None:
-        await ws.send_bytes(pack(Kind.CHALLENGE, {**CHALLENGE, "network_id": "ff" * 32}))
+        await ws.send_bytes(json_message(Kind.CHALLENGE, {**CHALLENGE, "network_id": "ff" * 32}))
         answer = await ws.receive_bytes()
-        assert answer[0] == Kind.GOODBYE and json.loads(answer[1:])["code"] == "wrong_network"
+        assert answer[0] == Kind.GOODBYE and json.loads(answer[1:])["code"] == "wrong-network"
         done.set()
         await ws.receive()
 
@@ -155,20 +159,20 @@ async def test_streams_questions_and_cancellation() -> None:
         assert await ws.receive_bytes() == bytes([Kind.FRAMES]) + other + b"receipt"
         assert await ws.receive_bytes() == bytes([Kind.END]) + other
         await ws.send_bytes(bytes([Kind.CANCEL]) + stream)  # over already: ignored
-        await ws.send_bytes(pack(Kind.ASK_CLAIM, {"ask": 1}))
+        await ws.send_bytes(json_message(Kind.ASK_CLAIM, {"ask": 1}))
         claim = await ws.receive_bytes()
         assert claim[0] == Kind.CLAIM and json.loads(claim[1:])["entries"][0]["cumulative_nano"] == 5
         asked = {"escrow": "aa" * 32, "node": "bb" * 32, "allotment": "cc" * 32, "row_seqno": 1, "allotted_nano": 2}
         asked |= {"expires_at": 3, "signature": "dd" * 64}
-        await ws.send_bytes(pack(Kind.ASK_RELEASE, {"ask": 2, "release_request": asked}))
+        await ws.send_bytes(json_message(Kind.ASK_RELEASE, {"ask": 2, "release_request": asked}))
         assert json.loads((await ws.receive_bytes())[1:]) == {
             "ask": 2,
             "error": {"code": "unclaimed", "cause": "owed", "cure": "wait"},
         }
-        await ws.send_bytes(pack(Kind.ASK_RELEASE, {"ask": 3, "release_request": {**asked, "node": "x"}}))
-        assert json.loads((await ws.receive_bytes())[1:])["error"]["code"] == "bad_request"
+        await ws.send_bytes(json_message(Kind.ASK_RELEASE, {"ask": 3, "release_request": {**asked, "node": "x"}}))
+        assert json.loads((await ws.receive_bytes())[1:])["error"]["code"] == "bad-request"
         question = {"ask": 4, "allotment": "aa" * 32, "key": "bb" * 32, "after_seq": 0, "limit": 9}
-        await ws.send_bytes(pack(Kind.ASK_RECEIPTS, question))
+        await ws.send_bytes(json_message(Kind.ASK_RECEIPTS, question))
         assert len(json.loads((await ws.receive_bytes())[1:])["receipts"]) == 2
         done.set()
         await ws.receive()
@@ -185,6 +189,31 @@ async def test_streams_questions_and_cancellation() -> None:
         sink.send(b"data", ends=False, receipt=False)  # not wanted any more
         sink.send(b"receipt", ends=False, receipt=True)
         sink.send(b"last", ends=True, receipt=False)
+        await finish(done)
+
+
+async def test_the_largest_sealed_request_and_long_stored_answers_cross_the_link() -> None:
+    done = asyncio.Event()
+    sealed = bytes(MAX_SEALED_BYTES)
+    frames = Frame(FrameType.DATA, bytes(50_000)).to_bytes() * 100
+
+    async def script(ws: web.WebSocketResponse) -> None:
+        assert (await welcome(ws))["max_message_bytes"] == MAX_MESSAGE_BYTES
+        await ws.send_bytes(stream_message(Kind.OPEN, 5, sealed))
+        received = b""
+        while len(received) < len(frames):
+            message = await ws.receive_bytes()
+            assert message.startswith(stream_message(Kind.FRAMES, 5)) and len(message) <= 1 << 20
+            received += message[5:]
+        assert received == frames
+        done.set()
+        await ws.receive()
+
+    async with linked(script) as (_, desk):
+        async with asyncio.timeout(10):
+            opened, sink = await desk.opened.get()
+        assert opened == sealed
+        sink.send(frames, ends=True, receipt=False)
         await finish(done)
 
 
@@ -226,5 +255,5 @@ async def test_a_relayer_that_does_not_read_is_dropped(monkeypatch: pytest.Monke
     async with linked(deaf, last) as (_, desk):
         _, sink = await desk.opened.get()
         for _ in range(100):
-            sink.send(bytes(900_000), ends=False, receipt=False)
+            sink.send(Frame(FrameType.DATA, bytes(60_000)).to_bytes() * 15, ends=False, receipt=False)
         await finish(done)

@@ -31,6 +31,8 @@ from chain.wait import until
 from protocol import commitments
 from protocol.errors import Code, WireError
 from protocol.frames import FrameType, parse_header
+from protocol.link import Kind, link_challenge
+from protocol.link_messages import ReleaseRequest
 from protocol.offer import NodeOffer
 from protocol.opening import Endpoint, Opening, Shape
 from protocol.receipts import Expectation, IssuedReceipt, SignedReceipt, check_issued
@@ -38,7 +40,6 @@ from protocol.sealing import SealedRequest, seal
 from protocol.stream import Completed, Data, Failed, ResponseReader
 from worker.agent.config import load
 from worker.agent.operations import OperationRefused, Operator
-from worker.agent.relayer_wire import Kind, ReleaseAsk, challenge_bytes
 from worker.agent.run import ground
 from wrappers.code import Contract, code_hash
 from wrappers.escrow import EscrowConfig, EscrowState, FirstAllotment, Row, RowTerms
@@ -122,7 +123,7 @@ class Relayer:
         assert hello_raw[0] == Kind.HELLO
         self.node = hello = json.loads(hello_raw[1:])
         node = bytes.fromhex(hello["node"])
-        signed = challenge_bytes(self.network, node, nonce, issued_at, self.url)
+        signed = link_challenge(network=self.network, node=node, nonce=nonce, issued_at=issued_at, origin=self.url)
         Ed25519PublicKey.from_public_bytes(self.release_key).verify(bytes.fromhex(hello["signature"]), signed)
         await ws.send_bytes(bytes([Kind.WELCOME]) + b"{}")
         if hello["offer"] is not None:
@@ -286,19 +287,17 @@ class Client:
 
     async def ask_release(self, allotted_nano: int) -> dict[str, Any]:
         row = await self.row()
-        ask = ReleaseAsk(
-            self.escrow, self.world.node, row.allotment, row.seqno, allotted_nano, int(time.time()) + 300, b""
+        ask = ReleaseRequest.sign(
+            self.key,
+            network=self.world.network_id,
+            escrow=self.escrow,
+            node=self.world.node,
+            allotment=row.allotment,
+            row_seqno=row.seqno,
+            allotted_nano=allotted_nano,
+            expires_at=int(time.time()) + 300,
         )
-        document = {
-            "escrow": self.escrow.hex(),
-            "node": self.world.node.hex(),
-            "allotment": row.allotment.hex(),
-            "row_seqno": row.seqno,
-            "allotted_nano": allotted_nano,
-            "expires_at": ask.expires_at,
-            "signature": self.key.sign(ask.signed_bytes(self.world.network_id)).hex(),
-        }
-        return await self.world.relayer.ask(Kind.ASK_RELEASE, Kind.RELEASE, release_request=document)
+        return await self.world.relayer.ask(Kind.ASK_RELEASE, Kind.RELEASE, release_request=ask.to_json())
 
 
 # ---------------------------------------------------------------------------------------------------------- the world
@@ -515,7 +514,7 @@ async def test_g4_g16_a_node_from_admission_to_crashes(world: World) -> None:
     assert isinstance(last, Failed) and last.error.code is Code.ALLOTMENT_CLOSING
     stranger = await world.client(newest)
     stranger.key = Ed25519PrivateKey.generate()
-    assert (await stranger.ask_release(0))["error"]["code"] == "not_authorised"
+    assert (await stranger.ask_release(0))["error"]["code"] == "not-authorised"
 
     # Settled by the operator alone: no relayer is asked.
     other = await world.client(newest)

@@ -21,16 +21,15 @@ from pytoniq_core import Cell, begin_cell
 
 from chain.api import AccountState, BlockId, Head, Refused, Status, Transaction, Unreachable
 from chain.decode import decode_message
-from protocol import commitments
+from protocol import commitments, link
 from protocol.frames import Refusal
+from protocol.link import Kind
 from protocol.offer import AnnouncedKey, ModelOffer, NodeOffer
 from protocol.opening import Endpoint, Opening, Shape
 from protocol.pricing import Stop
 from protocol.receipts import SignedReceipt
 from protocol.sealing import SealedRequest, SealingKeyPair, seal
 from protocol.stream import ResponseReader, ResponseWriter
-from relayer import link
-from relayer.link import Kind
 from wrappers.cells import to_boc
 from wrappers.escrow import EscrowState, KeyRow, Row, RowTerms
 from wrappers.node import ClaimEntry, ClaimMessage, Entry, NodeState, batch, claim_message, receipts_root
@@ -238,7 +237,9 @@ class Machine:
         expires_at = int(time.time()) + 3600
         key = AnnouncedKey.announce(self.sealing, self.id, expires_at, self.signing)
         model = ModelOffer("scripted", 2048, TERMS)
-        return NodeOffer(NETWORK, self.account, self.epoch, self.key, {"kind": "simulated"}, (key,), (model,))
+        return NodeOffer(
+            NETWORK, self.account, self.epoch, self.key, {"evidence": {"kind": "simulated"}}, (key,), (model,)
+        )
 
 
 def _key(seed: bytes) -> Ed25519PrivateKey:

@@ -20,10 +20,12 @@ from pytoniq_core import begin_cell
 
 from chain.api import AccountState, Status
 from chain.quorum import Quorum
+from protocol import link
 from protocol.errors import Code, WireError
 from protocol.frames import Frame, FrameType
-from relayer import link
-from relayer.api.handshake import Challenge, Hello, read_hello, speaks_for_node
+from protocol.link import BadMessage, Kind
+from protocol.link_messages import Challenge, Hello
+from relayer.api.handshake import new_challenge, read_hello, speaks_for_node
 from relayer.api.receipts import ReceiptFault, read_receipt
 from relayer.api.streams import Chunk, Fault, Stream
 from relayer.chain.claim import ClaimFault, read_claim
@@ -34,7 +36,6 @@ from relayer.core.facts import RowGone, RowSeen
 from relayer.core.policy import SettlePolicy
 from relayer.core.tally import Tally
 from relayer.errors import STATUS, ConfigError, Refusal
-from relayer.link import Kind, LinkError
 from wrappers.cells import to_boc
 from wrappers.node import ClaimMessage
 
@@ -55,112 +56,14 @@ world = _load()
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 
 
-# -- what is signed on the link: these vectors are shared with agents and clients
+# -- who speaks for a node
 
 
-def test_link__challenge_vector() -> None:
-    message = link.link_challenge(
-        network=b"\x11" * 32,
-        node=b"\x22" * 32,
-        nonce=b"\x33" * 32,
-        issued_at=1_790_000_000,
-        origin="ws://127.0.0.1:8781",
-    )
-    assert len(message) == 175
-    assert SIGNER.sign(message).hex() == (
-        "18f948800078dfd8b9d97ed8810a9245da3040dccb8a94d2ad758921066512ce"
-        "f1169c88a7660f525db807c8a0b9c700d416b207cccca00f20a68d0c3516ca0d"
-    )
-
-
-def test_link__release_vector() -> None:
-    message = link.release_request(
-        network=b"\x11" * 32,
-        escrow=b"\x44" * 32,
-        node=b"\x22" * 32,
-        allotment=b"\x55" * 32,
-        row_seqno=3,
-        allotted_nano=5 * 10**9,
-        expires_at=1_790_000_300,
-    )
-    assert len(message) == 187
-    assert SIGNER.sign(message).hex() == (
-        "e46bde21258e79add92fd8175b6be3b0b80eff7a7e91c6143473a4aeb2abc922"
-        "6f8ecfd4d41b7b748a485cb03df6e102a908cb249a6f38246e892f2926099a09"
-    )
-
-
-def test_link__receipts_vector() -> None:
-    message = link.receipts_request(network=b"\x11" * 32, escrow=b"\x44" * 32, at=1_790_000_000)
-    assert len(message) == 116
-    assert SIGNER.sign(message).hex() == (
-        "986e600fe76fa8bf9691bd26ffa4a857fde1a538957660f31bdea0f4a5281064"
-        "b699bfd299fc223de5566e367e9b497aa32603ee5a14ab612f0bef9b5643f004"
-    )
-
-
-def test_g10_link__nothing_signed_on_it_can_be_taken_for_a_cell_hash() -> None:
-    lengths = {175, 187, 116}
-    assert 32 not in lengths
-
-
-@given(st.binary(max_size=200))
-def test_g18_link__any_bytes_are_read_or_refused_by_name(data: bytes) -> None:
-    try:
-        kind = link.kind_of(data)
-        if kind in (Kind.FRAMES, Kind.END, Kind.CANCEL, Kind.OPEN):
-            link.stream_of(data)
-        else:
-            assert isinstance(link.json_body(data), dict)
-    except LinkError as error:
-        assert str(error)
-
-
-@pytest.mark.parametrize(
-    ("url", "origin"),
-    [
-        ("ws://127.0.0.1:8781", "ws://127.0.0.1:8781"),
-        ("wss://Relayer.Example/", "wss://relayer.example"),
-        ("WS://h:1/v1/link", "ws://h:1"),
-    ],
-)
-def test_link__origin(url: str, origin: str) -> None:
-    assert link.origin_of(url) == origin
-
-
-@pytest.mark.parametrize("url", ["", "http://x", "ws://", "relayer.example"])
-def test_g18_link__origin_of_nonsense_is_refused(url: str) -> None:
-    with pytest.raises(LinkError, match="ws://"):
-        link.origin_of(url)
-
-
-def hello(**changes: Any) -> bytes:
-    body = {"version": 1, "node": "22" * 32, "signature": "33" * 64, "max_in_flight": 4, "software": "x", "offer": None}
-    return link.json_message(Kind.HELLO, {**body, **changes})
-
-
-def test_handshake__hello_is_read() -> None:
-    assert read_hello(hello()) == Hello(b"\x22" * 32, b"\x33" * 64, 4, "x", None, 1 << 20)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"version": 2},
-        {"node": "22"},
-        {"node": None},
-        {"signature": "zz"},
-        {"max_in_flight": 0},
-        {"max_in_flight": True},
-        {"software": "a\nb"},
-        {"software": "a" * 99},
-        {"offer": []},
-        {"max_message_bytes": 5},
-    ],
-)
-def test_g18_handshake__bad_hello_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(LinkError):
-        read_hello(hello(**changes))
+def test_handshake__the_first_message_must_be_hello() -> None:
+    hello = Hello(b"\x22" * 32, b"\x33" * 64, 4, "x", None)
+    assert read_hello(link.json_message(Kind.HELLO, hello.to_json())) == hello
+    with pytest.raises(BadMessage, match="HELLO"):
+        read_hello(link.json_message(Kind.OFFER, hello.to_json()))
 
 
 @pytest.mark.parametrize("changed", ["nonce", "issued_at", "origin", "network", "node", "key"])
@@ -178,8 +81,16 @@ def test_g10_handshake__any_other_binding_does_not_speak_for_the_node(changed: s
         signed[changed] = {bytes: b"\x99" * 32, int: 6, str: "ws://b:1"}[type(value)]
     said = Hello(bound["node"], SIGNER.sign(link.link_challenge(**signed)), 1, "x", None, 1 << 20)
     key = SIGNER.public_key().public_bytes_raw() if changed != "key" else b"\x01" * 32
-    challenge = Challenge(bound["nonce"], bound["issued_at"])
-    assert not speaks_for_node(said, challenge, release_key=key, network=bound["network"], origins=["ws://a:1"])
+    challenge = Challenge(bound["network"], bound["nonce"], bound["issued_at"], "relayer")
+    assert not speaks_for_node(said, challenge, release_key=key, origins=["ws://a:1"])
+
+
+def test_handshake__the_release_key_speaks_at_any_of_the_relayers_origins_and_nonces_are_fresh() -> None:
+    challenge, other = (new_challenge(b"\x11" * 32, "relayer", 5) for _ in range(2))
+    node, key = b"\x22" * 32, SIGNER.public_key().public_bytes_raw()
+    said = Hello(node, SIGNER.sign(challenge.signed_bytes(node, "wss://b")), 1, "x", None)
+    assert speaks_for_node(said, challenge, release_key=key, origins=["ws://a:1", "wss://b"])
+    assert not speaks_for_node(said, other, release_key=key, origins=["ws://a:1", "wss://b"])
 
 
 # -- settings

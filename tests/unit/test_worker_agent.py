@@ -1,8 +1,7 @@
-"""The agent's parts: the link's wire form, what it refuses, what it releases, when it claims, how it is configured."""
+"""The agent's parts: the enclave's link, what it refuses, what it releases, when it claims, how it is configured."""
 
 import asyncio
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,6 @@ from protocol.sealing import SealedRequest
 from worker.agent import config, control
 from worker.agent.claims import Due, Policy, due, is_urgent, landed
 from worker.agent.gate import Facts, refusal
-from worker.agent.relayer_wire import (
-    BadMessage,
-    ReleaseAsk,
-    challenge_bytes,
-    hex_field,
-    int_field,
-    origin_of,
-    parse,
-    sign_challenge,
-    stream_of,
-)
 from worker.agent.releases import KeyFileError, create_release_key, load_release_key
 from worker.agent.store import Account
 from worker.link import (
@@ -203,57 +191,6 @@ def test_policy_claims_on_amount_age_or_a_closing_row() -> None:
     assert is_urgent([one], [row(closing_at=NOW + 10)], policy, NOW)
     assert not is_urgent([Due(account(unlanded_since=0), 0)], [row(closing_at=NOW)], policy, NOW)
     assert not is_urgent([], [], policy, NOW)
-
-
-# ---- the relayer's link
-
-
-def test_link_vectors() -> None:
-    """The published vectors that both ends of the link are held to."""
-    key = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
-    network, node, nonce = b"\x11" * 32, b"\x22" * 32, b"\x33" * 32
-    origin = "ws://127.0.0.1:8781"
-    data = challenge_bytes(network, node, nonce, 1_790_000_000, origin)
-    assert len(data) == 175
-    assert sha256(data).hexdigest() == "73b713766fe08da5e005e6260d02b2e14e2f08b9a07c5881ae18443e81755646"
-    assert sign_challenge(key, network, node, nonce, 1_790_000_000, origin).hex() == (
-        "18f948800078dfd8b9d97ed8810a9245da3040dccb8a94d2ad758921066512ce"
-        "f1169c88a7660f525db807c8a0b9c700d416b207cccca00f20a68d0c3516ca0d"
-    )
-    ask = ReleaseAsk(b"\x44" * 32, node, b"\x55" * 32, 3, 5_000_000_000, 1_790_000_300, b"")
-    signed = ask.signed_bytes(network)
-    assert len(signed) == 187
-    assert sha256(signed).hexdigest() == "cfd9e9db710c83bc37d2e22e4faeaa4a97888517a9bf7bf5e6815afd13da12f7"
-    signature = bytes.fromhex(
-        "e46bde21258e79add92fd8175b6be3b0b80eff7a7e91c6143473a4aeb2abc9226f8ecfd4d41b7b748a485cb03df6e102"
-        "a908cb249a6f38246e892f2926099a09"
-    )
-    public = key.public_key().public_bytes_raw()
-    assert replace(ask, signature=signature).signed_by(public, network)
-    assert not replace(ask, signature=signature, allotted_nano=1).signed_by(public, network)
-    assert not replace(ask, signature=signature).signed_by(public, b"\x12" * 32)
-
-
-def test_origin_is_what_was_dialled() -> None:
-    assert origin_of("ws://127.0.0.1:8781/x/") == "ws://127.0.0.1:8781"
-    assert origin_of("WSS://Relayer.Example") == "wss://relayer.example"
-    for bad in ("http://x", "ws://", "relayer"):
-        with pytest.raises(ValueError):
-            origin_of(bad)
-
-
-def test_bad_json_from_a_relayer_is_an_error_with_a_name() -> None:
-    for body in (b"[]", b"{", b'"x"', b"[" * 100_000, b"x" * (300 << 10)):
-        with pytest.raises(BadMessage):
-            parse(body)
-    for value in (True, -1, 1.5, "1", None, 1 << 63):
-        with pytest.raises(BadMessage):
-            int_field({"ask": value}, "ask")
-    for value in ("zz", "aa", 5, None):
-        with pytest.raises(BadMessage):
-            hex_field({"key": value}, "key")
-    with pytest.raises(BadMessage):
-        stream_of(b"abc")
 
 
 # ---- the enclave's link

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from worker.agent.relayer_wire import origin_of
+from protocol.link import origin_of
 from wrappers.cells import account_of
 
 

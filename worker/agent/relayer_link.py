@@ -10,52 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from worker.agent.relayer_wire import (
-    MAX_MESSAGE_BYTES,
-    MAX_RECEIPTS,
-    SUBPROTOCOL,
-    VERSION,
-    BadMessage,
-    Kind,
-    OutgoingClaim,
-    ReceiptFrame,
-    ReleaseAsk,
-    WireError,
-    hex_field,
-    int_field,
-    origin_of,
-    pack,
-    parse,
-    sign_challenge,
-    stream_of,
-)
+from protocol import link
+from protocol.link import BadMessage, Kind, LinkCode, Reason
+from protocol.link_messages import Challenge, Hello, OfferAnswer, OutgoingClaim, ReceiptFrame
+from worker.agent import questions
 from worker.agent.streams import Answering, Sink
 
 log = logging.getLogger(__name__)
 
 SOFTWARE = "cocoon-agent 0.1.0"
-HEARTBEAT_SECONDS = 10.0
-HANDSHAKE_SECONDS = 10.0
-ANSWER_SECONDS = 25.0
-MAX_QUEUED_BYTES = 16 << 20
-# Reasons that no redial cures: something must change first.
-PATIENT_CLOSE_CODES = frozenset({4401, 4403, 4409})
+MAX_QUEUED_BYTES = 64 << 20
+"""Above the largest stored answer, which is queued at once when it is asked for again."""
 FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS = 0.2, 30.0
-
-
-class Refusal(Exception):
-    """The agent declines what the relayer asked for."""
-
-    def __init__(self, code: str, cause: str, cure: str) -> None:
-        super().__init__(f"{cause}. {cure}")
-        self.error = WireError(code, cause, cure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +38,7 @@ class NodeIdentity:
     max_in_flight: int
 
 
-class Agent(Protocol):
+class Agent(questions.Answerer, Protocol):
     """What a link needs of the agent behind it."""
 
     def offer(self) -> dict[str, Any] | None:
@@ -73,14 +46,6 @@ class Agent(Protocol):
 
     async def answer(self, sealed: bytes, sink: Sink) -> Answering | None:
         """Begin to answer a sealed request into `sink`; None when the sink was already told all there is."""
-
-    async def claim(self) -> OutgoingClaim:
-        """A batch claim over everything that is owed. Raises Refusal."""
-
-    async def release(self, ask: ReleaseAsk) -> tuple[int, bytes]:
-        """(allotted_nano, signature). Raises Refusal."""
-
-    async def receipts(self, allotment: bytes, key: bytes, after_seq: int, limit: int) -> Sequence[ReceiptFrame]: ...
 
     async def newest_receipts(self) -> Sequence[ReceiptFrame]:
         """The newest receipt of every account that is owed something."""
@@ -110,7 +75,8 @@ class _Stream(Sink):
             if ends:
                 self.end()
             return
-        self._link.post(bytes([Kind.FRAMES]) + self._number.to_bytes(4, "big") + frames)
+        for message in link.frames_messages(self._number, frames):
+            self._link.post(message)
         if ends and not self.cancelled:
             self._link.forget(self._number)
         elif self.cancelled:
@@ -118,21 +84,21 @@ class _Stream(Sink):
 
     def end(self) -> None:
         if self._link.forget(self._number):
-            self._link.post(bytes([Kind.END]) + self._number.to_bytes(4, "big"))
+            self._link.post(link.stream_message(Kind.END, self._number))
 
 
 class RelayerLink:
     """Keeps the link up until cancelled: dials, proves who it is, serves, redials."""
 
     def __init__(self, url: str, identity: NodeIdentity, release_key: Ed25519PrivateKey, agent: Agent) -> None:
-        self.origin = origin_of(url)
+        self.origin = link.origin_of(url)
         self.connected = False
-        self.problem: WireError | None = None
+        self.problem: Reason | None = None
         """Why the relayer does not list this node, in its own words; None while it does."""
         self._identity = identity
         self._release_key = release_key
         self._agent = agent
-        self._url = url.rstrip("/") + "/v1/link"
+        self._url = url.rstrip("/") + link.PATH
         self._queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._queued_bytes = 0
         self._streams: dict[int, _Stream] = {}
@@ -145,12 +111,12 @@ class RelayerLink:
         """Tell the relayer what is offered now."""
         if self.connected:
             offer = self._agent.offer()
-            self.post(bytes([Kind.WITHDRAW]) if offer is None else pack(Kind.OFFER, offer))
+            self.post(bytes((Kind.WITHDRAW,)) if offer is None else link.json_message(Kind.OFFER, offer))
 
     def push_claim(self, claim: OutgoingClaim) -> None:
         """Hand over a claim that nobody asked for, so that the relayer also brings it to the chain."""
         if self.connected:
-            self.post(pack(Kind.CLAIM, {"ask": None, **claim.to_dict()}))
+            self.post(questions.pushed_claim(claim))
 
     def post(self, message: bytes) -> None:
         """Queue a message. A relayer that does not read is dropped: its clients repeat, answers are stored."""
@@ -183,7 +149,7 @@ class RelayerLink:
                 log.warning("relayer %s broke the protocol: %s", self.origin, error)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 log.warning("relayer %s cannot be reached: %s", self.origin, error or type(error).__name__)
-            if code in PATIENT_CLOSE_CODES:
+            if code in link.PATIENT_CLOSES:
                 backoff = LAST_BACKOFF_SECONDS
             elif asyncio.get_running_loop().time() - started > LAST_BACKOFF_SECONDS:
                 backoff = FIRST_BACKOFF_SECONDS
@@ -197,10 +163,10 @@ class RelayerLink:
             aiohttp.ClientSession() as session,
             session.ws_connect(
                 self._url,
-                protocols=(SUBPROTOCOL,),
-                heartbeat=HEARTBEAT_SECONDS,
+                protocols=(link.SUBPROTOCOL,),
+                heartbeat=link.HEARTBEAT_SECONDS,
                 compress=0,
-                max_msg_size=MAX_MESSAGE_BYTES,
+                max_msg_size=link.MAX_MESSAGE_BYTES + 1,  # aiohttp refuses from this size on
             ) as ws,
         ):
             self._ws = ws
@@ -211,7 +177,8 @@ class RelayerLink:
             log.info("relayer %s accepted the link", self.origin)
             sender = asyncio.create_task(self._sender(ws))
             try:
-                await self._push_newest()
+                for message in questions.pushed_receipts(await self._agent.newest_receipts()):
+                    self.post(message)
                 while True:
                     self._dispatch(*await self._receive(ws))
             finally:
@@ -229,44 +196,42 @@ class RelayerLink:
         await asyncio.gather(sender, *self._tasks, return_exceptions=True)
 
     async def _handshake(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        async with asyncio.timeout(HANDSHAKE_SECONDS):
-            kind, body = await self._receive(ws)
+        async with asyncio.timeout(link.HANDSHAKE_SECONDS):
+            kind, message = await self._receive(ws)
             if kind is not Kind.CHALLENGE:
-                raise BadMessage(f"{kind.name} before the challenge")
-            challenge = parse(body)
+                raise BadMessage(f"{kind.name} came before the challenge")
+            challenge = Challenge.from_json(link.json_body(message))
             me = self._identity
-            if hex_field(challenge, "network_id") != me.network:
-                cause = "this node belongs to another network"
-                await ws.send_bytes(pack(Kind.GOODBYE, WireError("wrong_network", cause, "").to_dict()))
-                raise _Closed(4403, f"{cause} than the relayer. Correct the relayer's URL or the network profile")
-            nonce, issued_at = hex_field(challenge, "nonce"), int_field(challenge, "issued_at")
-            signature = sign_challenge(self._release_key, me.network, me.node, nonce, issued_at, self.origin)
-            hello = {
-                "version": VERSION,
-                "node": me.node.hex(),
-                "signature": signature.hex(),
-                "max_in_flight": me.max_in_flight,
-                "software": SOFTWARE,
-                "offer": self._agent.offer(),
-            }
-            await ws.send_bytes(pack(Kind.HELLO, hello))
+            if challenge.network != me.network:
+                cause = f"node {me.node.hex()} belongs to another network than this relayer"
+                reason = Reason(LinkCode.WRONG_NETWORK, cause, "correct the relayer's URL or the network profile")
+                await ws.send_bytes(link.json_message(Kind.GOODBYE, reason.to_json()))
+                raise _Closed(link.Close.NODE_REFUSED, f"{reason.cause}; {reason.cure}")
+            hello = Hello(
+                me.node,
+                self._release_key.sign(challenge.signed_bytes(me.node, self.origin)),
+                me.max_in_flight,
+                SOFTWARE,
+                self._agent.offer(),
+                link.MAX_MESSAGE_BYTES,
+            )
+            await ws.send_bytes(link.json_message(Kind.HELLO, hello.to_json()))
             kind, _ = await self._receive(ws)
             if kind is not Kind.WELCOME:
-                raise BadMessage(f"{kind.name} instead of a welcome")
+                raise BadMessage(f"{kind.name} came instead of a welcome")
 
     async def _receive(self, ws: aiohttp.ClientWebSocketResponse) -> tuple[Kind, bytes]:
-        message = await ws.receive()
-        if message.type is not aiohttp.WSMsgType.BINARY:
+        """The next message, whole, and its kind."""
+        received = await ws.receive()
+        if received.type is not aiohttp.WSMsgType.BINARY:
             raise _Closed(ws.close_code, f"closed with code {ws.close_code}")
-        try:
-            kind = Kind(message.data[0])
-        except (ValueError, IndexError) as error:
-            raise BadMessage("a message of unknown kind") from error
+        message: bytes = received.data
+        kind = link.kind_of(message)
         if kind is Kind.GOODBYE:
-            error_body = parse(message.data[1:])
+            reason = Reason.from_json(link.json_body(message))
             await ws.receive()  # the close frame, which carries the code
-            raise _Closed(ws.close_code, f"{error_body.get('cause')}. {error_body.get('cure')}")
-        return kind, message.data[1:]
+            raise _Closed(ws.close_code, "goodbye" if reason is None else f"{reason.cause}; {reason.cure}")
+        return kind, message
 
     async def _sender(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         try:
@@ -280,28 +245,24 @@ class RelayerLink:
 
     # ---- what the relayer says
 
-    def _dispatch(self, kind: Kind, body: bytes) -> None:
+    def _dispatch(self, kind: Kind, message: bytes) -> None:
         if kind is Kind.OPEN:
-            number, sealed = stream_of(body)
+            number = link.stream_of(message)
             if number in self._streams:
                 raise BadMessage(f"stream {number} is opened twice")
             stream = self._streams[number] = _Stream(self, number)
-            self._spawn(self._open(stream, sealed))
+            self._spawn(self._open(stream, message[link.STREAM_HEADER_BYTES :]))
         elif kind is Kind.CANCEL:
-            self._cancel(stream_of(body)[0])
+            self._cancel(link.stream_of(message))
         elif kind is Kind.OFFER_ANSWER:
-            self._offer_answer(parse(body))
-        elif kind is Kind.ASK_CLAIM:
-            self._spawn(self._ask(Kind.CLAIM, parse(body), self._claim))
-        elif kind is Kind.ASK_RELEASE:
-            self._spawn(self._ask(Kind.RELEASE, parse(body), self._release))
-        elif kind is Kind.ASK_RECEIPTS:
-            self._spawn(self._ask(Kind.RECEIPTS, parse(body), self._receipts))
+            self._offer_answer(OfferAnswer.from_json(link.json_body(message)))
+        elif kind in questions.ANSWERS:
+            self._spawn(self._ask(kind, link.json_body(message)))
         else:
             raise BadMessage(f"{kind.name} is not for agents, or not now")
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
@@ -323,49 +284,12 @@ class RelayerLink:
         if stream.answering is not None:
             stream.answering.cancel(stream)
 
-    def _offer_answer(self, body: dict[str, Any]) -> None:
-        error = body.get("error")
-        if body.get("accepted") is True:
-            self.problem = None
+    def _offer_answer(self, answer: OfferAnswer) -> None:
+        self.problem = answer.error
+        if answer.error is None:
             log.info("relayer %s lists this node", self.origin)
-        elif isinstance(error, dict):
-            self.problem = WireError(*(str(error.get(name, ""))[:400] for name in ("code", "cause", "cure")))
-            log.info("relayer %s does not list this node: %s", self.origin, self.problem.cause)
+        else:
+            log.info("relayer %s does not list this node: %s", self.origin, answer.error.cause)
 
-    async def _ask(self, kind: Kind, body: dict[str, Any], answer: Callable[[dict[str, Any]], Any]) -> None:
-        ask = int_field(body, "ask")
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                self.post(pack(kind, {"ask": ask, **await answer(body)}))
-        except Refusal as refusal:
-            self.post(pack(kind, {"ask": ask, "error": refusal.error.to_dict()}))
-        except BadMessage as error:
-            self.post(pack(kind, {"ask": ask, "error": WireError("bad_request", str(error), "Correct it").to_dict()}))
-        except TimeoutError:
-            late = WireError("too_late", "the agent could not answer in time", "Ask again")
-            self.post(pack(kind, {"ask": ask, "error": late.to_dict()}))
-
-    async def _claim(self, body: dict[str, Any]) -> dict[str, Any]:
-        return (await self._agent.claim()).to_dict()
-
-    async def _release(self, body: dict[str, Any]) -> dict[str, Any]:
-        ask = ReleaseAsk.parse(body.get("release_request"))
-        allotted, signature = await self._agent.release(ask)
-        return {
-            "allotment": ask.allotment.hex(),
-            "row_seqno": ask.row_seqno,
-            "allotted_nano": allotted,
-            "signature": signature.hex(),
-        }
-
-    async def _receipts(self, body: dict[str, Any]) -> dict[str, Any]:
-        allotment, key = hex_field(body, "allotment"), hex_field(body, "key")
-        after, limit = int_field(body, "after_seq"), int_field(body, "limit")
-        rows = await self._agent.receipts(allotment, key, after, min(limit, MAX_RECEIPTS))
-        return {"receipts": [row.to_dict() for row in rows], "error": None}
-
-    async def _push_newest(self) -> None:
-        rows = await self._agent.newest_receipts()
-        for start in range(0, len(rows), MAX_RECEIPTS):
-            part = [row.to_dict() for row in rows[start : start + MAX_RECEIPTS]]
-            self.post(pack(Kind.RECEIPTS, {"ask": None, "receipts": part, "error": None}))
+    async def _ask(self, kind: Kind, body: dict[str, Any]) -> None:
+        self.post(await questions.answer(self._agent, kind, body))

@@ -13,10 +13,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chain.api import ChainError
+from protocol.errors import Code
+from protocol.link import MAX_RELEASE_SECONDS, LinkCode
+from protocol.link_messages import ReleaseRequest
 from worker.agent.desk import Desk
 from worker.agent.journal import Journal
-from worker.agent.relayer_link import Refusal
-from worker.agent.relayer_wire import MAX_RELEASE_SECONDS, ReleaseAsk
+from worker.agent.questions import Refusal
 from worker.agent.store import SignedRelease, Store
 from worker.agent.view import ChainView
 from wrappers.escrow import Row
@@ -77,16 +79,16 @@ class Releases:
     claim: Callable[[], Awaitable[None]]
     """Starts to claim what is owed."""
 
-    async def sign(self, ask: ReleaseAsk) -> tuple[int, bytes]:
+    async def sign(self, ask: ReleaseRequest) -> tuple[int, bytes]:
         """(allotted_nano, signature) for the row as it stands. Raises Refusal."""
         try:
             row = await self._row(ask)
         except ChainError as error:
-            raise Refusal("chain_unavailable", str(error), "Ask again in a few seconds") from error
+            raise Refusal(Code.CHAIN_UNCERTAIN, str(error), "ask again in a few seconds") from error
         self.desk.hold(ask.allotment)
         try:
             if self.desk.runs_under(ask.allotment):
-                raise Refusal("in_flight", "requests are still running under the row", "Wait for their end, ask again")
+                raise Refusal(LinkCode.IN_FLIGHT, "requests still run under the row", "ask again when they are over")
             release = await self._decide(ask, row)
         except BaseException:
             self.desk.unhold(ask.allotment)
@@ -95,23 +97,23 @@ class Releases:
         self.desk.unhold(ask.allotment)
         return release.allotted_nano, release.signature
 
-    async def _row(self, ask: ReleaseAsk) -> Row:
+    async def _row(self, ask: ReleaseRequest) -> Row:
         now = (await self.view.head()).now
         if not now < ask.expires_at <= now + MAX_RELEASE_SECONDS:
             raise Refusal(
-                "expired", "the ask is over or lives too long", "Sign it anew, and check this machine's clock"
+                LinkCode.EXPIRED, "the ask is over or lives too long", "sign it anew, and check this machine's clock"
             )
         escrow = await self.view.escrow(ask.escrow, fresh=True)
         row = escrow.rows.get(self.view.account) if escrow is not None else None
         if escrow is None or row is None or ask.node != self.view.account:
-            raise Refusal("wrong_row", "the escrow has no row for this node", "Read the escrow from the chain")
+            raise Refusal(LinkCode.WRONG_ROW, "the escrow has no row for this node", "read the escrow from the chain")
         if (row.allotment, row.seqno) != (ask.allotment, ask.row_seqno):
-            raise Refusal("wrong_row", f"the row is at seqno {row.seqno}", "Read the escrow from the chain, ask again")
+            raise Refusal(LinkCode.WRONG_ROW, f"the row is at seqno {row.seqno}", "read the escrow anew")
         if not ask.signed_by(escrow.voucher_key, self.view.network):
-            raise Refusal("not_authorised", "the ask is not signed by the voucher key", "Sign it with the voucher key")
+            raise Refusal(LinkCode.NOT_AUTHORISED, "the voucher key did not sign this", "sign it with the voucher key")
         return row
 
-    async def _decide(self, ask: ReleaseAsk, row: Row) -> SignedRelease:
+    async def _decide(self, ask: ReleaseRequest, row: Row) -> SignedRelease:
         held = await self.journal.read(lambda store: store.release(ask.allotment, ask.row_seqno))
         if held is not None:
             return held
@@ -125,10 +127,12 @@ class Releases:
         if ask.allotted_nano < row.paid_nano + unpaid:
             if unpaid:
                 await self.claim()
-                raise Refusal("unclaimed", f"{unpaid} nanoTON are owed and not paid yet", "Ask again in a few seconds")
-            raise Refusal("wrong_row", f"{row.paid_nano} nanoTON are paid already", "Ask for at least that much")
+                raise Refusal(
+                    LinkCode.UNCLAIMED, f"{unpaid} nanoTON are owed, not yet paid", "ask again in a few seconds"
+                )
+            raise Refusal(LinkCode.WRONG_ROW, f"{row.paid_nano} nanoTON are paid already", "ask for at least that much")
         if ask.allotted_nano > row.allotted_nano:
-            raise Refusal("wrong_row", f"only {row.allotted_nano} nanoTON are allotted", "Ask for at most that much")
+            raise Refusal(LinkCode.WRONG_ROW, f"only {row.allotted_nano} nanoTON are allotted", "ask for no more")
         signature = sign(Release(ask.allotment, ask.row_seqno, ask.allotted_nano), self.key)
         release = SignedRelease(ask.allotted_nano, signature)
 

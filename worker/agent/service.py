@@ -17,7 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from chain.api import Chain, ChainError
 from chain.wait import WaitTimeout
 from chain.wallet import Wallet
+from protocol.errors import Code
 from protocol.frames import HEADER_BYTES
+from protocol.link import LinkCode
+from protocol.link_messages import OutgoingClaim, ReceiptFrame, ReleaseRequest
 from protocol.offer import AnnouncedKey, ModelOffer, NodeOffer
 from worker.agent import enclave_process
 from worker.agent.attest import Admission, NotAdmitted, renew_after
@@ -26,8 +29,8 @@ from worker.agent.config import AgentConfig
 from worker.agent.desk import Desk
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
 from worker.agent.journal import Journal
-from worker.agent.relayer_link import NodeIdentity, Refusal, RelayerLink
-from worker.agent.relayer_wire import OutgoingClaim, ReceiptFrame, ReleaseAsk
+from worker.agent.questions import Refusal
+from worker.agent.relayer_link import NodeIdentity, RelayerLink
 from worker.agent.releases import KeyFileError, Releases, public_bytes
 from worker.agent.store import KeptReceipt, Store
 from worker.agent.streams import Answering, Sink
@@ -210,16 +213,16 @@ class Service:
         try:
             claim = await self.claims.batch()
         except NothingToClaim as error:
-            raise Refusal("nothing_to_claim", "nothing is owed that a claim would bring now", "Ask later") from error
+            raise Refusal(LinkCode.NOTHING_TO_CLAIM, "nothing is owed that a claim brings now", "ask later") from error
         except (NoEnclave, EnclaveGone) as error:
-            raise Refusal("no_enclave", "no enclave runs that could sign", "Ask later") from error
+            raise Refusal(LinkCode.NO_ENCLAVE, "no enclave runs that could sign", "ask later") from error
         except EnclaveRefused as error:
-            raise Refusal("not_signed", str(error), "Ask later") from error
+            raise Refusal(LinkCode.NOT_SIGNED, str(error), "ask later") from error
         except (ChainError, NodeMissing) as error:
-            raise Refusal("chain_unavailable", str(error), "Ask again in a few seconds") from error
+            raise Refusal(Code.CHAIN_UNCERTAIN, str(error), "ask again in a few seconds") from error
         return _outgoing(claim)
 
-    async def release(self, ask: ReleaseAsk) -> tuple[int, bytes]:
+    async def release(self, ask: ReleaseRequest) -> tuple[int, bytes]:
         return await self.releases.sign(ask)
 
     async def receipts(self, allotment: bytes, key: bytes, after_seq: int, limit: int) -> Sequence[ReceiptFrame]:
@@ -253,7 +256,7 @@ class Service:
                         {
                             "url": link.origin,
                             "connected": link.connected,
-                            "problem": link.problem.to_dict() if link.problem is not None else None,
+                            "problem": link.problem.to_json() if link.problem is not None else None,
                         }
                         for link in self.links
                     ],

@@ -1,4 +1,4 @@
-"""Smaller parts: the signed requests of the relayer's API, bodies and their maxima, the command line."""
+"""Smaller parts: the relayer's documents, bodies and their maxima, the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -16,38 +15,11 @@ from client.answer import Lines, MalformedAnswer, text_of
 from client.body import Body
 from client.config import load
 from client.errors import BadRequest, RelayerRefused, RelayerUnreachable, showable
-from client.relayer_link import ReleaseRequest, receipts_bytes, release_bytes
 from protocol.opening import Endpoint
 from protocol.pricing import completion_budget
 from worker.engine.api import ModelInfo
 from worker.engine.request import bounds, validate
 from wrappers.signed import Terms
-
-KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
-NETWORK, NODE, ESCROW, ALLOTMENT = (bytes([byte]) * 32 for byte in (0x11, 0x22, 0x44, 0x55))
-
-
-def test_signed_requests_are_byte_for_byte_those_of_the_relayers_api() -> None:
-    request = ReleaseRequest.sign(
-        KEY,
-        network=NETWORK,
-        escrow=ESCROW,
-        node=NODE,
-        allotment=ALLOTMENT,
-        row_seqno=3,
-        allotted_nano=5_000_000_000,
-        expires_at=1_790_000_300,
-    )
-    assert request.signature.hex() == (
-        "e46bde21258e79add92fd8175b6be3b0b80eff7a7e91c6143473a4aeb2abc922"
-        "6f8ecfd4d41b7b748a485cb03df6e102a908cb249a6f38246e892f2926099a09"
-    )
-    assert len(release_bytes(NETWORK, ESCROW, NODE, ALLOTMENT, 3, 5, 6)) == 187
-    message = receipts_bytes(NETWORK, ESCROW, 1_790_000_000)
-    assert len(message) == 116 and KEY.sign(message).hex() == (
-        "986e600fe76fa8bf9691bd26ffa4a857fde1a538957660f31bdea0f4a5281064"
-        "b699bfd299fc223de5566e367e9b497aa32603ee5a14ab612f0bef9b5643f004"
-    )
 
 
 async def test_the_relayers_documents_are_hints_that_are_read_strictly(world: Any, behave: Any) -> None:
