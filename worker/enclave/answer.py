@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol import commitments
+from protocol.account import MAX_REQUEST_SECONDS
 from protocol.errors import Code, WireError
 from protocol.opening import Endpoint, Opening
 from protocol.pricing import Stop, Usage, charge, completion_budget
@@ -25,6 +26,11 @@ from worker.engine.request import bounds, is_chat, validate
 from wrappers.signed import InnerReceipt, Terms
 
 log = logging.getLogger(__name__)
+
+# A whole answer with its logprobs may have megabytes: in one message it would break the link to the agent, and sent at
+# once it would overflow what a relayer holds for one client.
+PIECE_BYTES = 64 << 10
+PIECE_SECONDS = 0.05
 
 
 class Refused(Exception):
@@ -108,6 +114,11 @@ class Answering:
         if self._waiting and self._runner is not None:
             self._runner.cancel()
 
+    def _too_late(self) -> None:
+        late = engine_api.EngineError("The request took too long", "Ask for fewer tokens")
+        self._put(_error_line("engine_error", Code.TIMEOUT, late))
+        self.cancel()
+
     async def run(self, engine: engine_api.Engine, cache_salt: str) -> Outcome:
         """Never raises for what engine or client do wrong: every admitted request must end with a receipt."""
         if self._task.invalid is not None:
@@ -123,6 +134,8 @@ class Answering:
     async def _generate(self, stream: AsyncGenerator[engine_api.Delta | engine_api.Done, None]) -> Outcome:
         sofar = Usage()
         self._runner = asyncio.current_task()
+        # Clients count on it: a promise that is older never runs, so they stop counting it.
+        deadline = asyncio.get_running_loop().call_later(MAX_REQUEST_SECONDS, self._too_late)
         ticker = asyncio.create_task(self._ticks()) if self._tick else None
         try:
             async with aclosing(stream):
@@ -157,6 +170,7 @@ class Answering:
             self._put(_error_line("engine_error", Code.ENGINE_FAILED, failure))
             return Outcome(sofar, Stop.FAILED)
         finally:
+            deadline.cancel()
             if ticker is not None:
                 ticker.cancel()
                 await asyncio.gather(ticker, return_exceptions=True)
@@ -184,10 +198,12 @@ class Answering:
         self._buffer += line
 
     async def _flush(self) -> None:
-        if self._buffer:
-            data = bytes(self._buffer)
-            self._buffer.clear()
+        while self._buffer:
+            data = bytes(self._buffer[:PIECE_BYTES])
+            del self._buffer[:PIECE_BYTES]
             await self._outbox.frames(self._writer.data(data))
+            if self._buffer:
+                await asyncio.sleep(PIECE_SECONDS)
 
 
 def inner_receipt(
