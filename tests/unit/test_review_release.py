@@ -1,0 +1,84 @@
+"""Asks for a release that cross each other: what is served after one was signed is not paid."""
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from protocol.errors import Code
+from worker.agent.relayer_link import Refusal
+from worker.agent.relayer_wire import ReleaseAsk
+from worker.agent.releases import Releases
+
+
+def _load(name: str):
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"review_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+desk = _load("test_worker_desk")
+NOW = 1_790_000_000
+
+
+@pytest.fixture
+async def house(tmp_path: Path):
+    house = desk.House(tmp_path / "r.db")
+    yield house
+    await house.desk.close()
+    await house.journal.close()
+
+
+def ask(allotted: int) -> ReleaseAsk:
+    bare = ReleaseAsk(desk.ESCROW, desk.NODE, desk.ALLOTMENT, 2, allotted, NOW + 60, bytes(64))
+    signature = desk.CLIENT.sign(bare.signed_bytes(desk.NETWORK))
+    return ReleaseAsk(desk.ESCROW, desk.NODE, desk.ALLOTMENT, 2, allotted, NOW + 60, signature)
+
+
+class SlowDisk:
+    """The house's journal, whose writes wait for `gate`."""
+
+    def __init__(self, journal) -> None:
+        self.journal, self.gate, self.writing = journal, asyncio.Event(), asyncio.Event()
+
+    async def read(self, read):
+        return await self.journal.read(read)
+
+    async def write(self, write) -> None:
+        self.writing.set()
+        await self.gate.wait()
+        await self.journal.write(write)
+
+
+async def test_g4_a_refused_ask_lets_nothing_in_under_a_row_that_is_being_released(house) -> None:
+    async def head():
+        return SimpleNamespace(now=NOW)
+
+    async def claim() -> None:
+        raise AssertionError("nothing is owed")
+
+    house.view.head = head
+    disk = SlowDisk(house.journal)
+    releases = Releases(disk, house.view, house.desk, Ed25519PrivateKey.generate(), claim)
+    signing = asyncio.create_task(releases.sign(ask(0)))
+    await asyncio.wait_for(disk.writing.wait(), 5)
+    refused = asyncio.create_task(releases.sign(ask(5000)))  # over what is allotted
+    await asyncio.wait({refused}, timeout=0.3)
+    sink, _ = await house.begin(desk.request())
+    assert sink.ended and sink.error is Code.ALLOTMENT_CLOSING, "served under a row whose release is on its way"
+    disk.gate.set()
+    assert (await signing)[0] == 0
+    try:
+        assert (await refused)[0] == 0, "the release that was signed for this state of the row"
+    except Refusal as refusal:
+        assert refusal.error.code
+    late, _ = await house.begin(desk.request(2))
+    assert late.error is Code.ALLOTMENT_CLOSING
