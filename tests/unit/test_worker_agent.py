@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
 
 from protocol.errors import Code
 from protocol.sealing import SealedRequest
-from worker.agent import config, control
+from worker.agent import cli, config, control
 from worker.agent.claims import Due, Policy, due, is_urgent, landed
 from worker.agent.gate import Facts, refusal
 from worker.agent.releases import KeyFileError, create_release_key, load_release_key
@@ -290,3 +291,36 @@ async def test_control_socket_works_in_deep_folders_and_for_one_agent(tmp_path: 
     with pytest.raises(control.AlreadyRunning):
         await control.serve(path, handler)
     server.close()
+
+
+# ---- the operator's commands
+
+
+@pytest.mark.parametrize("command", ["status", "settle", "collect", "unbond", "withdraw"])
+def test_g18_commands_without_a_configuration_name_the_cure(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for home, expected in ((None, ".cocoon/agent.toml"), (str(tmp_path / "home"), f"{tmp_path}/home/agent.toml")):
+        monkeypatch.delenv("COCOON_HOME", raising=False)
+        if home is not None:
+            monkeypatch.setenv("COCOON_HOME", home)
+        result = CliRunner().invoke(cli.app, [command])
+        assert result.exit_code == 1 and "Traceback" not in result.output
+        assert expected in result.output and "cocoon up" in result.output
+
+
+def test_commands_take_the_configuration_of_the_home_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COCOON_HOME", raising=False)
+    for name in (".cocoon", "home"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "agent.toml").write_text("")
+    assert cli.config_path(None) == Path(".cocoon/agent.toml")
+    monkeypatch.setenv("COCOON_HOME", "home")
+    assert cli.config_path(None) == Path("home/agent.toml")
+    assert cli.config_path(Path("mine.toml")) == Path("mine.toml")
+    result = CliRunner().invoke(cli.app, ["status", "--config", "mine.toml"])
+    assert result.exit_code == 1 and "mine.toml" in result.output

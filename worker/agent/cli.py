@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ import typer
 
 from chain.api import ChainError, Transaction
 from chain.mnemonic import MnemonicError
-from worker.agent.config import load, parse_account
+from worker.agent.config import ConfigError, load, parse_account
 from worker.agent.operations import OperationRefused, Operator
 from worker.agent.releases import KeyFileError
 from worker.agent.run import ground
@@ -24,16 +25,36 @@ app = typer.Typer(
     help="Operate a node: open it with its stake, see what it earned, settle, leave.", no_args_is_help=True
 )
 
-Config = Annotated[Path, typer.Option("--config", help="The agent's configuration (TOML).", exists=True)]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="The agent's configuration (TOML).",
+        show_default="agent.toml in $COCOON_HOME, else in .cocoon",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NANO = 1_000_000_000
 
 
-def run(config: Path, work: Callable[[Operator], Awaitable[Any]]) -> Any:
+def config_path(given: Path | None) -> Path:
+    """`given`, or the configuration that `cocoon up` writes. Raises ConfigError where there is none."""
+    if given is not None:
+        return given
+    path = Path(os.environ.get("COCOON_HOME", ".cocoon")) / "agent.toml"
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no agent configuration at {path}; `cocoon up` writes one for the embedded network,"
+            " and --config names your own"
+        )
+    return path
+
+
+def run(config: Path | None, work: Callable[[Operator], Awaitable[Any]]) -> Any:
     """Run one command against the chain; whatever goes wrong is told in one line."""
 
     async def main() -> Any:
-        settings = load(config)
+        settings = load(config_path(config))
         base = ground(settings)
         try:
             return await work(Operator(settings, base))
@@ -63,7 +84,7 @@ def ton(nano: int) -> str:
 
 
 @app.command()
-def status(config: Config, as_json: AsJson = False) -> None:
+def status(config: Config = None, as_json: AsJson = False) -> None:
     """What the node is, what it holds, and what it is still owed."""
     facts = run(config, lambda operator: operator.status())
     if as_json:
@@ -76,7 +97,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def settle(config: Config) -> None:
+def settle(config: Config = None) -> None:
     """Claim everything that is owed, without any relayer."""
     result = run(config, lambda operator: operator.settle())
     typer.echo(json.dumps(result))
@@ -86,8 +107,8 @@ def settle(config: Config) -> None:
 
 @app.command("open")
 def open_(
-    config: Config,
     stake: Annotated[float, typer.Option(help="Stake in TON.", min=0.0)],
+    config: Config = None,
     payout: Annotated[str | None, typer.Option(help="Address that earnings go to; default: the wallet.")] = None,
 ) -> None:
     """Open the node through the registry; the wallet becomes its owner and controller."""
@@ -101,19 +122,19 @@ def open_(
 
 
 @app.command()
-def collect(config: Config) -> None:
+def collect(config: Config = None) -> None:
     """Send what the node earned to the payout address now."""
     _sent(run(config, lambda operator: operator.collect()))
 
 
 @app.command()
-def unbond(config: Config) -> None:
+def unbond(config: Config = None) -> None:
     """End the service: the key retires at once, the stake leaves after the windows."""
     _sent(run(config, lambda operator: operator.unbond()))
 
 
 @app.command()
-def withdraw(config: Config) -> None:
+def withdraw(config: Config = None) -> None:
     """Take the stake when the windows are over."""
     _sent(run(config, lambda operator: operator.withdraw()))
 
