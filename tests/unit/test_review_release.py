@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.errors import Code
-from worker.agent.relayer_link import Refusal
-from worker.agent.relayer_wire import ReleaseAsk
+from protocol.link_messages import ReleaseRequest
+from worker.agent.questions import Refusal
 from worker.agent.releases import Releases
 
 
@@ -37,10 +37,17 @@ async def house(tmp_path: Path):
     await house.journal.close()
 
 
-def ask(allotted: int) -> ReleaseAsk:
-    bare = ReleaseAsk(desk.ESCROW, desk.NODE, desk.ALLOTMENT, 2, allotted, NOW + 60, bytes(64))
-    signature = desk.CLIENT.sign(bare.signed_bytes(desk.NETWORK))
-    return ReleaseAsk(desk.ESCROW, desk.NODE, desk.ALLOTMENT, 2, allotted, NOW + 60, signature)
+def ask(allotted: int) -> ReleaseRequest:
+    return ReleaseRequest.sign(
+        desk.CLIENT,
+        network=desk.NETWORK,
+        escrow=desk.ESCROW,
+        node=desk.NODE,
+        allotment=desk.ALLOTMENT,
+        row_seqno=2,
+        allotted_nano=allotted,
+        expires_at=NOW + 60,
+    )
 
 
 class SlowDisk:
@@ -79,6 +86,6 @@ async def test_g4_a_refused_ask_lets_nothing_in_under_a_row_that_is_being_releas
     try:
         assert (await refused)[0] == 0, "the release that was signed for this state of the row"
     except Refusal as refusal:
-        assert refusal.error.code
+        assert refusal.reason.code
     late, _ = await house.begin(desk.request(2))
     assert late.error is Code.ALLOTMENT_CLOSING

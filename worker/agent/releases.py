@@ -5,9 +5,10 @@ A release is written down before it leaves: under the row as it stands nothing i
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -78,6 +79,7 @@ class Releases:
     key: Ed25519PrivateKey
     claim: Callable[[], Awaitable[None]]
     """Starts to claim what is owed."""
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def sign(self, ask: ReleaseRequest) -> tuple[int, bytes]:
         """(allotted_nano, signature) for the row as it stands. Raises Refusal."""
@@ -85,16 +87,17 @@ class Releases:
             row = await self._row(ask)
         except ChainError as error:
             raise Refusal(Code.CHAIN_UNCERTAIN, str(error), "ask again in a few seconds") from error
-        self.desk.hold(ask.allotment)
-        try:
-            if self.desk.runs_under(ask.allotment):
-                raise Refusal(LinkCode.IN_FLIGHT, "requests still run under the row", "ask again when they are over")
-            release = await self._decide(ask, row)
-        except BaseException:
-            self.desk.unhold(ask.allotment)
-            raise
-        # The store now refuses what comes; the row's next seqno is served again.
-        self.desk.unhold(ask.allotment)
+        # One at a time: an ask that is refused would let requests in under a row that another ask is just releasing.
+        async with self._one_at_a_time:
+            self.desk.hold(ask.allotment)
+            try:
+                if self.desk.runs_under(ask.allotment):
+                    cause = "requests still run under the row"
+                    raise Refusal(LinkCode.IN_FLIGHT, cause, "ask again when they are over")
+                release = await self._decide(ask, row)
+            finally:
+                # Where it was signed the store now refuses what comes; the row's next seqno is served again.
+                self.desk.unhold(ask.allotment)
         return release.allotted_nano, release.signature
 
     async def _row(self, ask: ReleaseRequest) -> Row:
