@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
@@ -262,6 +264,14 @@ def test_every_message_is_documented() -> None:
     text = (ROOT / "contracts" / "schema.tlb").read_text(encoding="utf-8")
     wanted = set(re.findall(r"^(\w+)#\w+ .*= \w+Msg;", text, re.MULTILINE))
     assert not wanted - spans("contracts.md")
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [name for names in project["optional-dependencies"].values() for name in names]
+    npm = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))["devDependencies"]
+    wanted = {re.split(r"[<>=\[]", name)[0] for name in (*project["dependencies"], *extras)} | set(npm)
+    assert not wanted - spans("dependencies.md")
 
 
 def test_nothing_speaks_of_a_machine() -> None:
