@@ -35,7 +35,7 @@ from wrappers.code import Contract
 ROOT = Path(scripts.compile.__file__).parent.parent
 TESTS = ROOT / "tests" / "contracts"
 # These hold the code or its gas fast, whatever it does, or do not run it: they would kill every mutant for no reason.
-PINS = ("test_compile.py", "test_gas.py", "test_schema.py", "test_two_engines.py")
+PINS = ("test_compile.py", "test_gas.py", "test_schema.py", "test_two_engines.py", "test_mutants_check.py")
 PINNING_TESTS = ("test_fees.py::test_g8_gas_constant_is_at_least_the_worst_case_and_at_most_a_tenth_above",)
 # Random and slow: asked last, always with the same seed.
 LAST = "test_invariants.py"
@@ -67,7 +67,7 @@ FIRST = {
 @dataclass(frozen=True, slots=True)
 class Verdict:
     status: str
-    """`killed`, `survived`, `same code` (as what `by` names), `does not compile`, or `broken`: the trial itself failed."""
+    """`killed`, `survived`, `same code` (as what `by` names), `does not compile`; `broken`: the trial itself failed."""
     by: str = ""
     code: str = ""
     """Fingerprint of all contracts' code."""
@@ -76,9 +76,10 @@ class Verdict:
 Code = Mapping[Contract, bytes]
 
 
-def test_files(file: str) -> list[str]:
-    """Every test file that can kill, the likeliest first."""
+def test_files(file: str, *, quick: bool) -> list[str]:
+    """Every test file that can kill, the likeliest first; `quick` leaves out the state machine."""
     names = sorted(path.name for path in TESTS.glob("test_*.py") if path.name not in PINS)
+    names = [name for name in names if not (quick and name == LAST)]
     first = next((test for start, test in FIRST.items() if file.startswith(start)), "")
     return [str(TESTS / name) for name in sorted(names, key=lambda name: (name == LAST, name != first, name))]
 
@@ -123,7 +124,7 @@ class _FirstFailure:
             self.test = f"collecting {report.nodeid}"
 
 
-def ask_tests(code: Code, file: str) -> str:
+def ask_tests(code: Code, file: str, *, quick: bool) -> str:
     """Name of the test that fails with this code, empty when all pass. Only in a process that has built nothing yet."""
     with tempfile.TemporaryDirectory() as folder:
         build = Path(folder, "build")
@@ -140,7 +141,7 @@ def ask_tests(code: Code, file: str) -> str:
             for contract in Contract:
                 if wrappers.code.code(contract).hash.hex() != hashes[contract]:
                     raise RuntimeError(f"the mutant's {contract} was not put in place; review scripts/mutants/trial.py")
-            likeliest, *others = test_files(file)
+            likeliest, *others = test_files(file, quick=quick)
             return _failure_of([likeliest]) or _failure_of(others)
 
 
@@ -155,7 +156,9 @@ def fingerprint(code: Code) -> str:
     return sha256(b"".join(code[contract] for contract in Contract)).hexdigest()
 
 
-def attempt(mutant: Mutant, sources: Mapping[str, str], original: Code, known: Mapping[str, str]) -> Verdict:
+def attempt(
+    mutant: Mutant, sources: Mapping[str, str], original: Code, known: Mapping[str, str], *, quick: bool
+) -> Verdict:
     """`known`: what stands already for each code, by fingerprint."""
     changed = dict(sources) | {mutant.file: mutant.apply(sources[mutant.file])}
     try:
@@ -165,12 +168,17 @@ def attempt(mutant: Mutant, sources: Mapping[str, str], original: Code, known: M
     print_ = fingerprint(code)
     if print_ in known:
         return Verdict("same code", known[print_], print_)
-    killer = ask_tests(code, mutant.file)
+    killer = ask_tests(code, mutant.file, quick=quick)
     return Verdict("killed", killer, print_) if killer else Verdict("survived", "", print_)
 
 
 def run_in_child(
-    out: Connection, mutant: Mutant, sources: Mapping[str, str], original: Code, known: Mapping[str, str]
+    out: Connection,
+    mutant: Mutant,
+    sources: Mapping[str, str],
+    original: Code,
+    known: Mapping[str, str],
+    quick: bool,
 ) -> None:
     """Body of a trial process: sends one Verdict. What the tests print goes nowhere."""
     os.setpgrp()
@@ -178,7 +186,7 @@ def run_in_child(
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
         os.dup2(nowhere.fileno(), sys.stderr.fileno())
         try:
-            verdict = attempt(mutant, sources, original, known)
+            verdict = attempt(mutant, sources, original, known, quick=quick)
         except Exception as error:  # a fault of the trial must not pass for a kill
             verdict = Verdict("broken", repr(error))
         out.send(verdict)
