@@ -1,123 +1,26 @@
 """Messages between the enclave and the operator's agent, and their codec.
 
 One unix socket, one connection: u32 length (big-endian), u8 kind, body. Bodies are the fields of the message in
-order: unsigned integers big-endian, fixed byte strings bare, others after a u32 length, tuples after a u16 count.
-Everything is bounded, and a body must be consumed to its last byte. Nothing here carries plaintext: requests and
-answers cross sealed.
+order (`worker.fields`). Nothing here carries plaintext: requests and answers cross sealed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from worker.fields import B32, B64, BYTES, FLAG, TEXT, U32, U64, Reader, Record, many
+from worker.fields import LinkError as LinkError
 
 MAX_MESSAGE_BYTES = 5 << 20
-MAX_ITEMS = 1024
-
-
-class LinkError(Exception):
-    """The other process said something that is not in this protocol. Cure: enclave and agent of one release."""
 
 
 class LinkClosed(LinkError):
     """The other process is gone."""
 
 
-class _Reader:
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, count: int) -> bytes:
-        end = self._at + count
-        if end > len(self._data):
-            raise LinkError(f"message ends {end - len(self._data)} bytes early")
-        part = self._data[self._at : end]
-        self._at = end
-        return part
-
-    def end(self) -> None:
-        if self._at != len(self._data):
-            raise LinkError(f"message has {len(self._data) - self._at} bytes too many")
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    write: Callable[[Any], bytes]
-    read: Callable[[_Reader], Any]
-
-
-def _uint(width: int) -> _Field:
-    def write(value: int) -> bytes:
-        try:
-            return value.to_bytes(width, "big")
-        except OverflowError as error:
-            raise LinkError(f"{value} does not fit {8 * width} bits") from error
-
-    return _Field(write, lambda r: int.from_bytes(r.take(width), "big"))
-
-
-def _fixed(width: int) -> _Field:
-    def write(value: bytes) -> bytes:
-        if len(value) != width:
-            raise LinkError(f"expected {width} bytes, got {len(value)}")
-        return value
-
-    return _Field(write, lambda r: r.take(width))
-
-
-def _read_bytes(reader: _Reader) -> bytes:
-    return reader.take(int.from_bytes(reader.take(4), "big"))
-
-
-def _read_text(reader: _Reader) -> str:
-    try:
-        return _read_bytes(reader).decode()
-    except UnicodeDecodeError as error:
-        raise LinkError(f"text is not UTF-8: {error}") from error
-
-
-_U8, _U16, _U32, _U64 = _uint(1), _uint(2), _uint(4), _uint(8)
-_B32, _B64 = _fixed(32), _fixed(64)
-_BYTES = _Field(lambda v: len(v).to_bytes(4, "big") + v, _read_bytes)
-_TEXT = _Field(lambda v: _BYTES.write(v.encode()), _read_text)
-_FLAG = _Field(lambda v: b"\x01" if v else b"\x00", lambda r: bool(_U8.read(r)))
-
-
-def _many(item: type[_Record]) -> _Field:
-    def write(values: tuple[_Record, ...]) -> bytes:
-        if len(values) > MAX_ITEMS:
-            raise LinkError(f"{len(values)} items, at most {MAX_ITEMS}")
-        return len(values).to_bytes(2, "big") + b"".join(value.body() for value in values)
-
-    def read(reader: _Reader) -> tuple[_Record, ...]:
-        count = int.from_bytes(reader.take(2), "big")
-        if count > MAX_ITEMS:
-            raise LinkError(f"{count} items, at most {MAX_ITEMS}")
-        return tuple(item.read(reader) for _ in range(count))
-
-    return _Field(write, read)
-
-
-class _Record:
-    __slots__ = ()
-    LAYOUT: ClassVar[tuple[_Field, ...]]
-
-    def body(self) -> bytes:
-        # The slots of a slotted dataclass are its fields, in order.
-        names: tuple[str, ...] = self.__slots__
-        return b"".join(codec.write(getattr(self, name)) for name, codec in zip(names, self.LAYOUT, strict=True))
-
-    @classmethod
-    def read(cls, reader: _Reader) -> Any:
-        return cls(*(codec.read(reader) for codec in cls.LAYOUT))
-
-
-class Message(_Record):
+class Message(Record):
     """One message of the link; `KIND` is its number on the wire."""
 
     __slots__ = ()
@@ -132,7 +35,7 @@ class Introduce(Message):
     """Which node this enclave works for. Once; a lie makes evidence and receipts that the chain refuses."""
 
     KIND = 1
-    LAYOUT = (_B32, _B32, _U64, _U64)
+    LAYOUT = (B32, B32, U64, U64)
     network: bytes
     """Network id."""
     node: bytes
@@ -146,7 +49,7 @@ class Attest(Message):
     """Make evidence that is fresh as of this masterchain block."""
 
     KIND = 2
-    LAYOUT = (_U32, _B32)
+    LAYOUT = (U32, B32)
     block_seqno: int
     block_root_hash: bytes
 
@@ -156,7 +59,7 @@ class Post(Message):
     """A sealed request. `voucher_key` is the escrow's, as the agent read it from the chain."""
 
     KIND = 3
-    LAYOUT = (_B32, _B32, _BYTES)
+    LAYOUT = (B32, B32, BYTES)
     request_id: bytes
     voucher_key: bytes
     sealed: bytes
@@ -167,7 +70,7 @@ class Stored(Message):
     """The receipt of this request has reached the disk: its last frame may go."""
 
     KIND = 4
-    LAYOUT = (_B32,)
+    LAYOUT = (B32,)
     request_id: bytes
 
 
@@ -176,15 +79,15 @@ class Cancel(Message):
     """Nobody waits for this answer any more. What was sealed so far is billed."""
 
     KIND = 5
-    LAYOUT = (_B32,)
+    LAYOUT = (B32,)
     request_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimLine(_Record):
+class ClaimLine(Record):
     """An account to claim for, and the last seq of it that is known to have landed on chain."""
 
-    LAYOUT = (_B32, _B32, _U32)
+    LAYOUT = (B32, B32, U32)
     escrow: bytes
     allotment: bytes
     landed_seq: int
@@ -195,7 +98,7 @@ class SignClaim(Message):
     """Sign a batch claim over these accounts, for the node's present `seqno`."""
 
     KIND = 6
-    LAYOUT = (_U32, _U32, _U32, _many(ClaimLine))
+    LAYOUT = (U32, U32, U32, many(ClaimLine))
     order: int
     """Echoed in the answer."""
     seqno: int
@@ -207,8 +110,8 @@ class SignClaim(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class OfferedModel(_Record):
-    LAYOUT = (_TEXT, _U32, _BYTES)
+class OfferedModel(Record):
+    LAYOUT = (TEXT, U32, BYTES)
     name: str
     context_tokens: int
     terms: bytes
@@ -220,7 +123,7 @@ class Ready(Message):
     """The engine is loaded and the keys are born."""
 
     KIND = 32
-    LAYOUT = (_B32, _FLAG, _FLAG, _many(OfferedModel))
+    LAYOUT = (B32, FLAG, FLAG, many(OfferedModel))
     signing_key: bytes
     simulated: bool
     """Evidence comes from the simulated TEE."""
@@ -230,8 +133,8 @@ class Ready(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class SealingOffer(_Record):
-    LAYOUT = (_BYTES, _U32, _B64)
+class SealingOffer(Record):
+    LAYOUT = (BYTES, U32, B64)
     public_key: bytes
     expires_at: int
     signature: bytes
@@ -243,14 +146,14 @@ class SealingKeys(Message):
     """All sealing keys that open requests now, newest first. Sent on introduction and on every rotation."""
 
     KIND = 33
-    LAYOUT = (_many(SealingOffer),)
+    LAYOUT = (many(SealingOffer),)
     keys: tuple[SealingOffer, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EvidenceReady(Message):
     KIND = 34
-    LAYOUT = (_BYTES,)
+    LAYOUT = (BYTES,)
     evidence: bytes
     """JSON of attestation.evidence.Evidence."""
 
@@ -260,7 +163,7 @@ class Answer(Message):
     """The next whole wire frames of an answer; `ends` with those after which nothing more comes."""
 
     KIND = 35
-    LAYOUT = (_B32, _FLAG, _BYTES)
+    LAYOUT = (B32, FLAG, BYTES)
     request_id: bytes
     ends: bool
     frames: bytes
@@ -274,7 +177,7 @@ class Issued(Message):
     """
 
     KIND = 36
-    LAYOUT = (_B32, _B32, _U64, _U64, _U64, _B32, _B64, _BYTES)
+    LAYOUT = (B32, B32, U64, U64, U64, B32, B64, BYTES)
     request_id: bytes
     escrow: bytes
     allotment_epoch: int
@@ -289,7 +192,7 @@ class Issued(Message):
 @dataclass(frozen=True, slots=True)
 class ClaimSigned(Message):
     KIND = 37
-    LAYOUT = (_U32, _U32, _U32, _BYTES)
+    LAYOUT = (U32, U32, U32, BYTES)
     order: int
     seqno: int
     valid_until: int
@@ -302,7 +205,7 @@ class Failed(Message):
     """An order of the agent could not be carried out. `what` names it; `order` is 0 where it has no number."""
 
     KIND = 38
-    LAYOUT = (_TEXT, _U32, _TEXT, _TEXT)
+    LAYOUT = (TEXT, U32, TEXT, TEXT)
     what: str
     order: int
     cause: str
@@ -324,7 +227,7 @@ def encode(message: Message) -> bytes:
 
 def decode(data: bytes) -> Message:
     """The message in one packet without its length. Raises LinkError on anything that `encode` does not make."""
-    reader = _Reader(data)
+    reader = Reader(data)
     kind = reader.take(1)[0]
     if kind not in _KINDS:
         raise LinkError(f"unknown message kind {kind}")

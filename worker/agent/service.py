@@ -6,10 +6,9 @@ It is not measured and need not be: it sees ciphertext, amounts and signatures, 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,27 +16,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from chain.api import Chain, ChainError
 from chain.wait import WaitTimeout
 from chain.wallet import Wallet
-from protocol.errors import Code
-from protocol.frames import HEADER_BYTES
-from protocol.link import LinkCode
-from protocol.link_messages import OutgoingClaim, ReceiptFrame, ReleaseRequest
-from protocol.offer import AnnouncedKey, ModelOffer, NodeOffer
 from worker.agent import enclave_process
 from worker.agent.attest import Admission, NotAdmitted, renew_after
 from worker.agent.claims import Claims, NoEnclave, NothingToClaim, Policy, SignedClaim
 from worker.agent.config import AgentConfig
 from worker.agent.desk import Desk
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
+from worker.agent.front import Front, offer_of, outgoing
 from worker.agent.journal import Journal
-from worker.agent.questions import Refusal
 from worker.agent.relayer_link import NodeIdentity, RelayerLink
 from worker.agent.releases import KeyFileError, Releases, public_bytes
-from worker.agent.store import KeptReceipt, Store
-from worker.agent.streams import Answering, Sink
 from worker.agent.view import ChainView, NodeMissing
 from worker.link import Introduce
-from wrappers.cells import from_boc
-from wrappers.signed import Terms, node_id
+from wrappers.signed import node_id
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +76,8 @@ class Service:
         self._work = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
         identity = NodeIdentity(network, node, config.max_in_flight)
-        self.links = tuple(RelayerLink(url, identity, release_key, self) for url in config.relayers)
+        front = Front(self._offer, self.desk, self.journal, self.claims, self.releases)
+        self.links = tuple(RelayerLink(url, identity, release_key, front) for url in config.relayers)
 
     async def run(self) -> None:
         """Until cancelled. Raises KeyFileError, StoreError before anything started, EnclaveGone where none ever ran."""
@@ -184,60 +176,10 @@ class Service:
                 pause = renew_after(int(time.time()), attested_until)
             await asyncio.sleep(pause)
 
-    # ---- what relayers ask (worker.agent.relayer_link.Agent)
-
-    def offer(self) -> dict[str, Any] | None:
-        enclave = self.enclave
-        if enclave is None or self._evidence is None or not enclave.sealing:
+    def _offer(self) -> dict[str, Any] | None:
+        if self.enclave is None or self._evidence is None or not self.enclave.sealing:
             return None
-        ready = enclave.ready
-        offer = NodeOffer(
-            network=self.view.network,
-            node=self.view.account,
-            node_epoch=self._node_epoch,
-            signing_key=ready.signing_key,
-            evidence=json.loads(self._evidence),
-            sealing_keys=tuple(AnnouncedKey(key.public_key, key.expires_at, key.signature) for key in enclave.sealing),
-            models=tuple(
-                ModelOffer(model.name, model.context_tokens, Terms.from_cell(from_boc(model.terms)))
-                for model in ready.models
-            ),
-        )
-        document: dict[str, Any] = json.loads(offer.to_json())
-        return document
-
-    async def answer(self, sealed: bytes, sink: Sink) -> Answering | None:
-        return await self.desk.answer(sealed, sink)
-
-    async def claim(self) -> OutgoingClaim:
-        try:
-            claim = await self.claims.batch()
-        except NothingToClaim as error:
-            raise Refusal(LinkCode.NOTHING_TO_CLAIM, "nothing is owed that a claim brings now", "ask later") from error
-        except (NoEnclave, EnclaveGone) as error:
-            raise Refusal(LinkCode.NO_ENCLAVE, "no enclave runs that could sign", "ask later") from error
-        except EnclaveRefused as error:
-            raise Refusal(LinkCode.NOT_SIGNED, str(error), "ask later") from error
-        except (ChainError, NodeMissing) as error:
-            raise Refusal(Code.CHAIN_UNCERTAIN, str(error), "ask again in a few seconds") from error
-        return _outgoing(claim)
-
-    async def release(self, ask: ReleaseRequest) -> tuple[int, bytes]:
-        return await self.releases.sign(ask)
-
-    async def receipts(self, allotment: bytes, key: bytes, after_seq: int, limit: int) -> Sequence[ReceiptFrame]:
-        kept = await self.journal.read(lambda store: store.receipts_after(key, allotment, after_seq, limit))
-        return tuple(_receipt_frame(key, one) for one in kept)
-
-    async def newest_receipts(self) -> Sequence[ReceiptFrame]:
-        def read(store: Store) -> tuple[ReceiptFrame, ...]:
-            return tuple(
-                _receipt_frame(one.key, kept)
-                for one in store.accounts()
-                for kept in store.receipts_after(one.key, one.allotment, one.seq - 1, 1)
-            )
-
-        return await self.journal.read(read)
+        return offer_of(self.view, self.enclave, self._node_epoch, self._evidence)
 
     # ---- what the operator asks
 
@@ -319,12 +261,4 @@ class Service:
 
     def _announce(self, claim: SignedClaim) -> None:
         for link in self.links:
-            link.push_claim(_outgoing(claim))
-
-
-def _receipt_frame(key: bytes, kept: KeptReceipt) -> ReceiptFrame:
-    return ReceiptFrame(kept.escrow, kept.allotment_epoch, key, kept.frame[HEADER_BYTES:])
-
-
-def _outgoing(claim: SignedClaim) -> OutgoingClaim:
-    return OutgoingClaim(claim.message, claim.seqno, claim.valid_until, claim.entries)
+            link.push_claim(outgoing(claim))

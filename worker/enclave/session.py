@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from attestation.evidence import Evidence
 from attestation.provider import QuoteProvider, QuoteUnavailable
 from attestation.report_data import NO_GPU, Binding
-from protocol.errors import Code, Malformed, PeerFault, VoucherFault, WireError
+from protocol.errors import Code, WireError
 from protocol.frames import Refusal, error_frame
 from protocol.offer import AnnouncedKey
 from protocol.opening import Opening
@@ -27,6 +27,7 @@ from worker.enclave.answer import Answering, Refused, inner_receipt, plan
 from worker.enclave.books import Books, BooksError
 from worker.enclave.config import EnclaveConfig
 from worker.enclave.keys import Keys
+from worker.enclave.opening import open_request
 from worker.enclave.wire import Outbox
 from worker.engine.api import Engine, ModelInfo
 from worker.link import (
@@ -220,7 +221,7 @@ class Session:
     async def _serve(self, node: _Node, post: Post, running: _Running) -> None:
         try:
             try:
-                request, opening = self._open(node, post)
+                request, opening = open_request(self._have.keys, node.books, node.facts, post, int(time.time()))
             except Refused as refused:
                 await running.outbox.end(error_frame(refused.error).to_bytes())
                 return
@@ -234,38 +235,6 @@ class Session:
         finally:
             self._over(post.request_id, running)
             self._in_flight -= running.answering is not None
-
-    def _open(self, node: _Node, post: Post) -> tuple[SealedRequest, Opening]:
-        """Everything that is checked before and by opening. Raises Refused; no promise was touched then."""
-        keys = self._have.keys
-        now = int(time.time())
-        try:
-            request = SealedRequest.from_bytes(post.sealed)
-        except Malformed as error:
-            raise Refused(WireError.of(Code.BAD_REQUEST, error.cause)) from error
-        if request.request_id != post.request_id or request.node != node.facts.node:
-            raise Refused(WireError.of(Code.NOT_OPENED, "it is addressed to another node"))
-        if request.voucher.key != keys.public:
-            raise Refused(WireError.of(Code.SEALING_KEY_UNKNOWN, "the voucher is for another enclave key"))
-        try:
-            request.check_authority(node.facts.network, post.voucher_key, node=node.facts.node, signing_key=keys.public)
-        except VoucherFault as error:
-            raise Refused(WireError.of(Code.VOUCHER_INVALID, error.cause)) from error
-        if (error_ := node.books.authority(request, post.voucher_key)) is not None:
-            raise Refused(error_)
-        pair = keys.sealing.find(request.sealing_key_hash, now)
-        if pair is None:
-            raise Refused(WireError.of(Code.SEALING_KEY_UNKNOWN))
-        if keys.sealing.opened(pair.hash, request.request_id):
-            raise Refused(WireError.of(Code.ALREADY_OPENED))
-        # Marked whatever comes of it: a refusal under seal tells the client that this id will never be run.
-        keys.sealing.mark_opened(pair.hash, request.request_id)
-        try:
-            return request, pair.open(request)
-        except VoucherFault as error:
-            raise Refused(WireError.of(Code.VOUCHER_INVALID, error.cause)) from error
-        except PeerFault as error:
-            raise Refused(WireError.of(Code.NOT_OPENED, error.cause)) from error
 
     async def _answer(
         self, node: _Node, post: Post, request: SealedRequest, opening: Opening, running: _Running
