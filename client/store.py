@@ -27,7 +27,7 @@ FILE = "client.db"
 
 
 class Store:
-    """Open with `Store.open`, in a locked home."""
+    """Open with `Store.open`, in a locked home. Writes raise HomeError when the disk takes nothing."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
@@ -70,13 +70,19 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:  # SQLite has rolled back by itself when the disk was full
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise HomeError(
+                    f"the client's books cannot be written ({error})",
+                    "make room on the disk, check the folder's rights, and ask again; nothing that was on disk is lost",
+                ) from error
             raise
-        self._db.execute("COMMIT")
 
     # ---- escrows
 
