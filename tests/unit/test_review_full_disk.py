@@ -1,17 +1,20 @@
 """A disk that is full: a clear error, nothing lost, and work goes on when there is room again."""
 
-import asyncio
+import importlib.util
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from client.errors import HomeError
 from client.records import Escrow
 from client.store import Store as ClientStore
+from protocol.errors import Code
+from worker.agent.store import StoreError
+from worker.link import Answer
 
 
 @contextmanager
@@ -37,3 +40,44 @@ def test_g18_a_client_with_a_full_disk_says_so_and_goes_on_later(tmp_path: Path)
     store.put_escrow(second)
     assert store.escrow() == second
     store.close()
+
+
+def _load(name: str):
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"review_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+desk = _load("test_worker_desk")
+
+
+async def test_g18_an_agent_with_a_full_disk_serves_nothing_that_it_could_not_bill(tmp_path: Path) -> None:
+    house = desk.House(tmp_path / "r.db")
+    await house.begin(desk.request(1))
+    house.desk.on_issued(desk.issued(desk.request(1), 1))
+    await house.stored()
+    house.desk.on_answer(Answer(desk.request(1).request_id, True, desk.LAST))
+    await house.desk.close()
+    with full_disk(tmp_path / "r.db"):
+        lost, _ = await house.begin(desk.request(2))
+        house.desk.on_answer(Answer(desk.request(2).request_id, False, desk.HEAD))
+        house.desk.on_issued(desk.issued(desk.request(2), 2))
+        await house.desk.close()
+        assert lost.ended and lost.frames.startswith(desk.HEAD)
+        assert desk.issued(desk.request(2), 2).frame not in lost.frames, "a receipt left that is not on disk"
+        house.desk.on_answer(Answer(desk.request(2).request_id, True, desk.LAST))
+        refused, _ = await house.begin(desk.request(3))
+        assert refused.error is Code.INTERNAL and b"receipt store" in refused.frames
+        assert len(house.enclave.posts()) == 2, "it would have been answered for nothing"
+        with pytest.raises(StoreError, match="Make room"):
+            await house.journal.check()
+    served, _ = await house.begin(desk.request(4))
+    house.desk.on_issued(desk.issued(desk.request(4), 3))
+    await house.desk.close()
+    assert desk.issued(desk.request(4), 3).frame in served.frames
+    assert (await house.journal.read(lambda store: store.totals())).receipts == 2
+    await house.journal.close()

@@ -19,7 +19,7 @@ from protocol.sealing import SealedRequest
 from worker.agent.enclave_process import Enclave
 from worker.agent.gate import Facts, refusal
 from worker.agent.journal import Journal
-from worker.agent.store import KnownRequest, ReceiptRow, Store
+from worker.agent.store import KnownRequest, ReceiptRow, Store, StoreError
 from worker.agent.streams import Sink
 from worker.agent.view import ChainView, NodeMissing
 from worker.link import Answer, Cancel, Issued, Post, Stored
@@ -35,7 +35,7 @@ PIECE_BYTES = 64 << 10
 PIECE_SECONDS = 0.05
 MAX_REPLAYS = 4
 MAX_JOINED_BYTES = 1 << 20
-NOT_STORED = WireError.of(Code.INTERNAL, "the receipt could not be stored")
+NOT_STORED = WireError.of(Code.INTERNAL, "the node's receipt store takes nothing now")
 
 
 @dataclass(eq=False, slots=True)
@@ -136,6 +136,10 @@ class Desk:
         """Begin, join or repeat an answer. None when the sink was told everything there is."""
         try:
             return await self._begin(sealed, sink)
+        except StoreError as error:
+            log.error("%s", error)
+            sink.send(_error(NOT_STORED), ends=True, receipt=False)
+            return None
         except _Turned as turned:
             if len(turned.frames) <= PIECE_BYTES:
                 sink.send(turned.frames, ends=True, receipt=False)
@@ -162,6 +166,7 @@ class Desk:
         if known is not None:
             raise _repeated(known)
         voucher_key = await self._gate(request)
+        await self._journal.check()  # what is answered while the disk is full could not be billed
         # Nothing waits between the checks from here to the registration, so they hold.
         if (running := self._join(request, sink)) is not None:
             return running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,11 +19,13 @@ from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
 from worker.agent.journal import Journal
 from worker.agent.questions import Refusal
 from worker.agent.releases import Releases
-from worker.agent.store import KeptReceipt, Store
+from worker.agent.store import KeptReceipt, Store, StoreError
 from worker.agent.streams import Answering, Sink
 from worker.agent.view import ChainView, NodeMissing
 from wrappers.cells import from_boc
 from wrappers.signed import Terms
+
+log = logging.getLogger(__name__)
 
 
 class Front:
@@ -56,6 +59,8 @@ class Front:
             raise Refusal(LinkCode.NOT_SIGNED, str(error), "ask later") from error
         except (ChainError, NodeMissing) as error:
             raise Refusal(Code.CHAIN_UNCERTAIN, str(error), "ask again in a few seconds") from error
+        except StoreError as error:
+            raise Refusal(Code.INTERNAL, "the node's receipt store takes nothing now", "ask later") from error
         return outgoing(claim)
 
     async def release(self, ask: ReleaseRequest) -> tuple[int, bytes]:
@@ -73,7 +78,12 @@ class Front:
                 for kept in store.receipts_after(one.key, one.allotment, one.seq - 1, 1)
             )
 
-        return await self._journal.read(read)
+        try:
+            return await self._journal.read(read)
+        except StoreError as error:
+            # The link is worth more than this: what is owed is claimed without the relayer too.
+            log.error("relayers hear of no receipts: %s", error)
+            return ()
 
 
 def offer_of(view: ChainView, enclave: Enclave, node_epoch: int, evidence: bytes) -> dict[str, Any]:

@@ -7,12 +7,13 @@ until its own write is on disk, and fails alone.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from worker.agent.store import Store
+from worker.agent.store import Store, StoreError
 
 T = TypeVar("T")
 _Write = Callable[[Store], None]
@@ -25,6 +26,8 @@ class Journal:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="receipts")
         self._waiting: list[tuple[_Write, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
+        self.failed = False
+        """Whether the disk refused a write, and `check` has not found it well since."""
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -32,15 +35,31 @@ class Journal:
         return cls(Store(path))
 
     async def write(self, write: _Write) -> None:
-        """Run `write` in a transaction; on disk when this returns. Raises what `write` or the disk raises."""
+        """Run `write` in a transaction; on disk when this returns. Raises StoreError, or what `write` raises."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((write, done))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._drain())
-        await done
+        try:
+            await done
+        except sqlite3.IntegrityError:
+            raise  # what was written is wrong, not the disk
+        except sqlite3.Error as error:
+            self.failed = True
+            raise _trouble(error) from error
+
+    async def check(self) -> None:
+        """After a failed write: raises StoreError while the disk takes none."""
+        if self.failed:
+            await self.write(Store.probe)
+            self.failed = False
 
     async def read(self, read: Callable[[Store], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, read, self._store)
+        """Raises StoreError."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, read, self._store)
+        except sqlite3.Error as error:
+            raise _trouble(error) from error
 
     async def close(self) -> None:
         if self._writer is not None:
@@ -75,3 +94,10 @@ class Journal:
                 except Exception as error:  # handed to the one caller whose write it was
                     failures.append(error)
         return failures
+
+
+def _trouble(error: sqlite3.Error) -> StoreError:
+    return StoreError(
+        f"the receipt store cannot be used: {error}. Make room on the disk and check the folder's rights; the agent "
+        "goes on by itself, and nothing that was on disk is lost"
+    )

@@ -20,7 +20,7 @@ from protocol.link_messages import ReleaseRequest
 from worker.agent.desk import Desk
 from worker.agent.journal import Journal
 from worker.agent.questions import Refusal
-from worker.agent.store import SignedRelease, Store
+from worker.agent.store import SignedRelease, Store, StoreError
 from worker.agent.view import ChainView
 from wrappers.escrow import Row
 from wrappers.signed import Release, sign
@@ -95,6 +95,8 @@ class Releases:
                     cause = "requests still run under the row"
                     raise Refusal(LinkCode.IN_FLIGHT, cause, "ask again when they are over")
                 release = await self._decide(ask, row)
+            except StoreError as error:
+                raise Refusal(Code.INTERNAL, "the node's receipt store takes nothing now", "ask later") from error
             finally:
                 # Where it was signed the store now refuses what comes; the row's next seqno is served again.
                 self.desk.unhold(ask.allotment)

@@ -26,6 +26,7 @@ from worker.agent.front import Front, offer_of, outgoing
 from worker.agent.journal import Journal
 from worker.agent.relayer_link import NodeIdentity, RelayerLink
 from worker.agent.releases import KeyFileError, Releases, public_bytes
+from worker.agent.store import StoreError
 from worker.agent.view import ChainView, NodeMissing
 from worker.link import Introduce
 from wrappers.signed import node_id
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 FORGET_SECONDS = 3600.0
-TROUBLE = (ChainError, NodeMissing, NotAdmitted, EnclaveRefused, WaitTimeout, TimeoutError)
+TROUBLE = (StoreError, ChainError, NodeMissing, NotAdmitted, EnclaveRefused, WaitTimeout, TimeoutError)
 
 
 class Service:
@@ -112,7 +113,7 @@ class Service:
                 if not self._ran:
                     raise  # it is set up wrongly: trying again would only hide why
                 log.error("%s", error)
-            except (ChainError, NodeMissing) as error:
+            except (ChainError, NodeMissing, OSError) as error:
                 log.error("%s", error)
             attempt = 0 if time.monotonic() - started > RETRY_SECONDS[-1] else attempt + 1
             await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
@@ -252,7 +253,10 @@ class Service:
 
     async def _forgetting(self) -> None:
         while True:
-            await self.desk.forget_old_answers()
+            try:
+                await self.desk.forget_old_answers()
+            except StoreError as error:
+                log.warning("old answers are kept: %s", error)
             await asyncio.sleep(FORGET_SECONDS)
 
     def _offer_changed(self) -> None:

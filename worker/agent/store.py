@@ -208,6 +208,10 @@ class Store:
             signature=release.signature,
         )
 
+    def probe(self) -> None:
+        """A write that changes nothing: it fails where the disk takes none."""
+        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
     # ---- reads
 
     def request(self, request_id: bytes) -> KnownRequest | None:
