@@ -1,15 +1,12 @@
-"""What the documentation names exists: tests, files, commands, options, targets, keys, codes, figures."""
+"""What the documentation names exists: tests, files, commands, options, targets."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
-import json
 import re
 import shlex
-import tomllib
 from collections.abc import Iterator
-from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,15 +15,6 @@ import pytest
 import typer.main
 
 import app.cli
-import client.config
-import client.errors
-from attestation.policy import AllowedImage, Policy
-from protocol.errors import Code
-from relayer.config import Limits, RelayerConfig
-from relayer.core.policy import SettlePolicy
-from worker.agent.config import AgentConfig
-from worker.enclave.config import EnclaveConfig, Prices
-from wrappers.errors import ContractError
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -192,86 +180,6 @@ def test_every_module_to_run_exists(page: Path) -> None:
     for span in code_of(page):
         for module in re.findall(r"python3? -m ([\w.]+)", span):
             assert module in ("venv", "pip") or importlib.util.find_spec(module) is not None, module
-
-
-# ---------------------------------------------------------------------------------------------------- keys and figures
-
-
-def spans(name: str) -> set[str]:
-    return set(code_of(ROOT / "docs" / name))
-
-
-@pytest.mark.parametrize("kind", [AgentConfig, EnclaveConfig, Prices, RelayerConfig, Limits, SettlePolicy])
-def test_every_key_of_the_operators_files_is_documented(kind: type) -> None:
-    missing = {one.name for one in fields(kind)} - spans("operator.md")
-    assert not missing
-
-
-def test_every_key_of_the_clients_files_is_documented() -> None:
-    known = spans("client.md")
-    wanted = {*client.config._KINDS, *(one.name for kind in (Policy, AllowedImage) for one in fields(kind))}
-    assert not wanted - known
-
-
-def test_every_error_of_the_client_is_documented() -> None:
-    known = spans("client.md")
-    own = {kind.code for kind in vars(client.errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
-    assert not (own | {code.value for code in Code}) - known
-
-
-def test_every_exit_code_of_the_contracts_is_documented() -> None:
-    text = (ROOT / "docs" / "contracts.md").read_text(encoding="utf-8")
-    listed = {int(number): name for number, name in re.findall(r"^\| (\d{3}) \| `(\w+)`", text, re.MULTILINE)}
-    assert listed == {error.value: error.name.lower() for error in ContractError}
-
-
-def schema_rows() -> dict[str, str]:
-    text = (ROOT / "contracts" / "schema.tlb").read_text(encoding="utf-8")
-    return dict(re.findall(r"^(\w+)(?:#\w+|\$_) (.*?) = \w+;", text, re.MULTILINE))
-
-
-def size_of_row(row: str) -> tuple[int, int, int]:
-    """Fixed bits, Coins fields, references at most; a tag is not counted."""
-    bits = coins = references = 0
-    for kind in re.findall(r"\w+:(\([^)]*\)|\^?\w+)", row):
-        if number := re.fullmatch(r"u?int(\d+)|bits(\d+)", kind):
-            bits += int(number[1] or number[2])
-        elif kind == "Coins":
-            coins += 1
-        elif kind == "Bool":
-            bits += 1
-        elif kind.startswith(("(Maybe ^", "(HashmapE")):
-            bits, references = bits + 1, references + 1
-        elif kind.startswith("^"):
-            references += 1
-        elif kind == "KeyRow":
-            bits += size_of_row(schema_rows()["key_row"])[0]
-        else:
-            raise AssertionError(f"unknown type {kind}")
-    return bits, coins, references
-
-
-def test_sizes_of_storage_are_those_of_the_schema() -> None:
-    text = (ROOT / "docs" / "contracts.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+) \| (\d+) \|", text, re.MULTILINE)
-    rows = schema_rows()
-    assert {name for name, *_ in listed} >= {name for name in rows if name.endswith("_data")} | {"row", "key_row"}
-    for name, *numbers in listed:
-        assert tuple(map(int, numbers)) == size_of_row(rows[name]), name
-
-
-def test_every_message_is_documented() -> None:
-    text = (ROOT / "contracts" / "schema.tlb").read_text(encoding="utf-8")
-    wanted = set(re.findall(r"^(\w+)#\w+ .*= \w+Msg;", text, re.MULTILINE))
-    assert not wanted - spans("contracts.md")
-
-
-def test_every_dependency_has_its_reason() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [name for names in project["optional-dependencies"].values() for name in names]
-    npm = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))["devDependencies"]
-    wanted = {re.split(r"[<>=\[]", name)[0] for name in (*project["dependencies"], *extras)} | set(npm)
-    assert not wanted - spans("dependencies.md")
 
 
 def test_nothing_speaks_of_a_machine() -> None:
