@@ -38,10 +38,8 @@ MAX_MESSAGE_BYTES = STREAM_HEADER_BYTES + MAX_SEALED_BYTES
 DEFAULT_MESSAGE_BYTES = 1 << 20
 """What an agent takes whose HELLO does not say."""
 MIN_MESSAGE_BYTES = 1 << 16
-MAX_FRAMES_BYTES = 1 << 20
-"""Frames in one FRAMES message."""
 FRAMES_RUN_BYTES = 128 << 10
-"""An agent cuts stored answers into messages of about this: relayers hold little for a client that reads slowly."""
+"""Frames in one FRAMES message: a stored answer of many MiB must hold up neither the link nor its stream's buffer."""
 MAX_JSON_BYTES = 256 << 10
 """Of any JSON body without an offer in it."""
 MAX_RECEIPTS = 200

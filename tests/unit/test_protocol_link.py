@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from protocol.link_messages import (
     ReleaseRequest,
     receipts_of,
 )
-from protocol.sealing import MAX_SEALED_BYTES
+from protocol.sealing import ENC_BYTES, HEADER_BYTES, MAX_SEALED_BYTES
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 PUBLIC = SIGNER.public_key().public_bytes_raw()
@@ -322,3 +324,41 @@ def test_a_full_batch_claim_fits_one_message() -> None:
     assert len(message) <= link.MAX_JSON_BYTES
     body = json.loads(message[1:])
     assert body["entries"][0] == {"escrow": ESCROW.hex(), "cumulative_nano": (1 << 63) - 1, "seq": (1 << 32) - 1}
+
+
+# ---- the reference
+
+WIRE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
+
+
+def test_the_reference_has_every_kind_close_code_and_error_code() -> None:
+    kinds = dict(re.findall(r"^\| 0x([0-9A-F]{2}) \| (\w+) \|", WIRE, re.MULTILINE))
+    assert {int(value, 16): name for value, name in kinds.items()} == {kind.value: kind.name for kind in Kind}
+    closes = dict(re.findall(r"^\| (\d{4}) \| (\w+) \| ", WIRE, re.MULTILINE))
+    assert {int(value): name for value, name in closes.items()} == {close.value: close.name for close in link.Close}
+    assert {*LinkCode, *Code} <= set(re.findall(r"`([a-z-]+)`", WIRE))
+    frames = dict(re.findall(r"^\| (\d) \| ([A-Z]+) \|", WIRE, re.MULTILINE))
+    assert {int(value): name for value, name in frames.items()} == {frame.value: frame.name for frame in FrameType}
+
+
+def test_the_reference_has_the_layout_of_a_sealed_request() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| (\d+) \| ", WIRE.partition("\nHPKE")[0].partition("## Sealed request")[2], re.MULTILINE
+    )
+    at = 0
+    for offset, size in rows:
+        assert int(offset) == at
+        at += int(size)
+    assert at == HEADER_BYTES
+    for figure in (MAX_SEALED_BYTES, link.MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, ENC_BYTES):
+        assert f"{figure:,}" in WIRE
+
+
+def test_the_reference_has_the_vectors_of_this_file() -> None:
+    for message in (
+        link.link_challenge(network=NETWORK, node=NODE, nonce=NONCE, issued_at=NOW, origin=ORIGIN),
+        RELEASE.signed_bytes(NETWORK),
+        link.receipts_request(network=NETWORK, escrow=ESCROW, at=NOW),
+    ):
+        assert f"`{sha256(message).hexdigest()}` | `{SIGNER.sign(message).hex()}`" in WIRE
+    assert PUBLIC.hex() in WIRE
