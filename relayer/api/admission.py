@@ -19,6 +19,7 @@ from relayer.errors import Refusal
 from wrappers.escrow import EscrowState, KeyRow, Row
 
 MAX_BUCKETS = 50_000
+MAX_STRANGERS = 64
 REREAD_SECONDS = 1.0
 """A refusal on the chain's word is not older than this."""
 MAX_AMOUNT_NANO = (1 << 63) - 1
@@ -42,6 +43,7 @@ class Admission:
         self._limits = limits
         self._in_flight: Counter[bytes] = Counter()
         self._total = 0
+        self._strangers = 0
         self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
 
     @property
@@ -57,14 +59,24 @@ class Admission:
         if self._hub.closing:
             raise Refusal(Code.INTERNAL, "the relayer is shutting down", retry_after=2)
         worker = self._worker(sealed)
+        # Nothing counts against an escrow before its key has signed: anybody can name it.
+        await self.meet(sealed.escrow)
+        node_id = await self._check_node(sealed, worker)
+        await self._check_escrow(sealed)
         self._take(sealed.escrow)
-        try:
-            node_id = await self._check_node(sealed, worker)
-            await self._check_escrow(sealed)
-        except BaseException:
-            self.release(sealed.escrow)
-            raise
         return Admitted(body, sealed, worker, node_id, time.time_ns())
+
+    async def meet(self, escrow: bytes) -> None:
+        """Looks up an escrow that this relayer has not seen: few at a time, since whoever names it may have made it up."""
+        if self._mirror.knows_escrow(escrow):
+            return
+        if self._strangers >= MAX_STRANGERS:
+            raise Refusal(Code.NODE_BUSY, "many unknown escrows are being looked up", retry_after=1)
+        self._strangers += 1
+        try:
+            await self._mirror.escrow(escrow, max_age_seconds=self._limits.mirror_seconds)
+        finally:
+            self._strangers -= 1
 
     def release(self, escrow: bytes) -> None:
         self._total -= 1
@@ -129,17 +141,26 @@ class Admission:
 
     async def _check_escrow(self, sealed: SealedRequest) -> None:
         seen = await self._mirror.escrow(sealed.escrow, max_age_seconds=self._limits.mirror_seconds)
+        if time.monotonic() - seen.read_at >= REREAD_SECONDS:
+            try:
+                return check_voucher(sealed, seen, self._mirror.network)
+            except Refusal:
+                # The client may know of a fresh allotment before this mirror does.
+                seen = await self._mirror.escrow(sealed.escrow, max_age_seconds=REREAD_SECONDS)
         try:
             check_voucher(sealed, seen, self._mirror.network)
         except Refusal:
-            # The client may know of a fresh allotment before this mirror does.
-            if time.monotonic() - seen.read_at < REREAD_SECONDS:
-                raise
-            check_voucher(
-                sealed,
-                await self._mirror.escrow(sealed.escrow, max_age_seconds=REREAD_SECONDS),
-                self._mirror.network,
-            )
+            if seen.state is not None and _is_signed(sealed, self._mirror.network, seen.state.voucher_key):
+                self.spend(sealed.escrow)
+            raise
+
+
+def _is_signed(sealed: SealedRequest, network: bytes, voucher_key: bytes) -> bool:
+    try:
+        sealed.check_authority(network, voucher_key, node=sealed.node, signing_key=sealed.voucher.key)
+    except ProtocolError:
+        return False
+    return True
 
 
 def check_voucher(sealed: SealedRequest, seen: Seen[EscrowState], network: bytes) -> None:

@@ -145,13 +145,14 @@ class ClientApi:
             raise Refusal(Code.VOUCHER_INVALID, "Cocoon-Time or Cocoon-Signature is missing", cure=cure) from error
         if abs(time.time() - at) > CLOCK_SLACK_SECONDS:
             raise Refusal(Code.VOUCHER_INVALID, "Cocoon-Time is not now", cure=cure)
-        self._admission.spend(escrow)
         state = await self._escrow(escrow)
         message = link.receipts_request(network=self._mirror.network, escrow=escrow, at=at)
         if not link.signed_by(state.voucher_key, signature, message):
             raise Refusal(Code.VOUCHER_INVALID, "Cocoon-Signature does not hold", cure=cure)
+        self._admission.spend(escrow)
 
     async def _escrow(self, account: bytes) -> EscrowState:
+        await self._admission.meet(account)
         seen = await self._mirror.escrow(account, max_age_seconds=self._limits.mirror_seconds)
         if seen.state is None:
             seen = await self._mirror.escrow(account, max_age_seconds=1)
@@ -165,13 +166,13 @@ class ClientApi:
             ask = ReleaseRequest.from_json(body)
         except BadMessage as error:
             raise Refusal(Code.BAD_REQUEST, error.cause) from error
-        self._admission.spend(ask.escrow)
         now = time.time()
         if not now < ask.expires_at <= now + MAX_RELEASE_SECONDS + CLOCK_SLACK_SECONDS:
             raise Refusal(Code.BAD_REQUEST, f"expires_at is not within {MAX_RELEASE_SECONDS} s from now")
         state = await self._escrow(ask.escrow)
         if not ask.signed_by(state.voucher_key, self._mirror.network):
             raise Refusal(Code.VOUCHER_INVALID, "the ask is not signed by the voucher key")
+        self._admission.spend(ask.escrow)
         worker = self._hub.get(ask.node)
         if worker is None:
             raise Refusal(Code.NODE_UNKNOWN, cure="reclaim the row on chain instead: its close timer needs no consent")

@@ -21,6 +21,8 @@ from wrappers.registry import Kind, child_address
 MAX_MIRRORED = 20_000
 MAX_READS = 16
 """Accounts read at once."""
+MAX_STRANGE_READS = 8
+"""... beside those that were no live child of the registry when they were read last, or never read."""
 T = TypeVar("T")
 
 
@@ -48,8 +50,9 @@ class Mirror:
 
     def __init__(self, chain: Chain, *, registry: bytes, network: bytes) -> None:
         self._chain = chain
-        # Requests that name random accounts must not turn into a flood at the endpoints.
+        # Requests that name random accounts must not turn into a flood at the endpoints, nor hold up the others.
         self._reads = asyncio.Semaphore(MAX_READS)
+        self._strange_reads = asyncio.Semaphore(MAX_STRANGE_READS)
         self.registry = registry
         self.network = network
         self._nodes = _Cache[NodeState](self._read_node)
@@ -70,22 +73,29 @@ class Mirror:
             self._decode(raw, Kind.ESCROW, lambda data: EscrowState.from_cell(data, raw.account), self._genuine_escrow)
         )
 
+    def knows_escrow(self, account: bytes) -> bool:
+        """Whether it was a live, genuine escrow when it was read last."""
+        seen = self._escrows.peek(account)
+        return seen is not None and seen.state is not None
+
     def known_node(self, account: bytes) -> Seen[NodeState] | None:
         """What was read last, however old: a hint for people."""
         return self._nodes.peek(account)
 
     async def _read_node(self, account: bytes) -> Seen[NodeState]:
-        raw = await self._account(account)
+        known = self._nodes.peek(account)
+        strange = known is None or known.state is None
+        raw = await self._account(account, self._strange_reads if strange else self._reads)
         return self._decode(raw, Kind.NODE, NodeState.from_cell, self._genuine_node)
 
     async def _read_escrow(self, account: bytes) -> Seen[EscrowState]:
-        raw = await self._account(account)
+        raw = await self._account(account, self._reads if self.knows_escrow(account) else self._strange_reads)
         decode = EscrowState.from_cell
         return self._decode(raw, Kind.ESCROW, lambda data: decode(data, account), self._genuine_escrow)
 
-    async def _account(self, account: bytes) -> AccountState:
+    async def _account(self, account: bytes, gate: asyncio.Semaphore) -> AccountState:
         try:
-            async with self._reads:
+            async with gate:
                 return await self._chain.account(account)
         except ChainError as error:
             raise Refusal(Code.CHAIN_UNCERTAIN, str(error), retry_after=5) from error
@@ -157,11 +167,12 @@ class _Cache(Generic[T]):
         known = self._seen.get(account)
         # A slow read must not put an older state over a newer one.
         if known is None or seen.lt >= known.lt or seen.state is None:
-            self._seen[account] = seen
-            self._seen.move_to_end(account)
+            self._seen[account] = known = seen
+            # Accounts that somebody made up must not push out the ones that are used.
+            self._seen.move_to_end(account, last=seen.state is not None)
         while len(self._seen) > MAX_MIRRORED:
             self._seen.popitem(last=False)
-        return self._seen[account]
+        return known
 
     def _done(self, account: bytes, task: asyncio.Task[Seen[T]]) -> None:
         if self._reading.get(account) is task:
