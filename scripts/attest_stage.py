@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq_core import Cell
 
+from attestation.collateral import Collateral
+from attestation.onchain.collateral import collateral_messages
+from attestation.onchain.state import ChainImage, ChainPolicy, genesis_state
+from chain.outgoing import Outgoing
+from chain.wallet import Wallet, external_message
+from devnet.ledger import Ledger
+from devnet.trace import Trace
 from scripts.compile import CONTRACTS, assemble
+from scripts.stage import TON, key_of, public
+from wrappers.registry import genesis, singleton_address, singleton_state_init
+from wrappers.signed import GenesisState, network_id, sign
 
 SOURCE = CONTRACTS / "attestation" / "attestation.fc"
 # One process each: the compiler keeps global variables of earlier programs within a process.
@@ -24,3 +37,79 @@ def compiled(source: Path = SOURCE) -> Cell:
     if run.returncode or "PROGRAM{" not in run.stdout:
         raise RuntimeError(f"{source.name} does not compile:\n{run.stdout}{run.stderr}")
     return assemble(run.stdout)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one message did. Amounts nanoTON; `all_in_nano`: every fee of the trace, the wallet's transaction included."""
+
+    exit_code: int | None
+    gas: int
+    all_in_nano: int
+    trace: Trace
+
+    @property
+    def accepted(self) -> bool:
+        return self.exit_code == 0 and not self.trace.failed
+
+
+@dataclass
+class Stage:
+    """The verifier on the emulated ledger, its registry a plain account, with a wallet that sends everything."""
+
+    ledger: Ledger
+    root_key: bytes
+    policy: ChainPolicy = field(default_factory=ChainPolicy)
+    images: dict[bytes, ChainImage] = field(default_factory=dict)
+    registry: bytes = field(default_factory=lambda: sha256(b"account registry").digest())
+    genesis_key: Ed25519PrivateKey = field(default_factory=lambda: key_of("genesis"))
+    wallet: Wallet = field(default_factory=lambda: Wallet(key_of("stranger")))
+
+    def __post_init__(self) -> None:
+        self.code = compiled()
+        self.account = singleton_address(self.code, public(self.genesis_key), 0)
+        self.network = network_id(self.ledger.global_id, self.registry)
+        self.ledger.faucet(self.wallet.account, 1_000_000 * TON)
+        self.send(self.wallet.account, 1, None)
+
+    def deploy(self) -> Trace:
+        state = genesis_state(self.registry, self.network, self.root_key, self.policy, self.images)
+        signature = sign(GenesisState(self.ledger.global_id, self.account, bytes(state.hash)), self.genesis_key)
+        return self.ledger.send_internal(
+            source=self.registry,
+            destination=self.account,
+            value_nano=10 * TON,
+            body=genesis(signature, state),
+            state_init=singleton_state_init(self.code, public(self.genesis_key), 0),
+        )
+
+    def send(self, destination: bytes, value_nano: int, body: Cell | None) -> Trace:
+        state = self.ledger.account(self.wallet.account)
+        fresh = state.data is None
+        seqno = 0 if state.data is None else int(state.data.begin_parse().load_uint(32))
+        message = external_message(
+            self.wallet,
+            [Outgoing(destination, value_nano, body)],
+            seqno=seqno,
+            valid_until=self.ledger.now + 60,
+            with_init=fresh,
+        )
+        return self.ledger.send_external(message)
+
+    def tell(self, body: Cell, value_nano: int = TON) -> Outcome:
+        """A message from the wallet."""
+        return self.outcome(self.send(self.account, value_nano, body))
+
+    def govern(self, body: Cell) -> Outcome:
+        trace = self.ledger.send_internal(
+            source=self.registry, destination=self.account, value_nano=TON, body=body
+        )
+        return self.outcome(trace)
+
+    def outcome(self, trace: Trace) -> Outcome:
+        tx = trace.of(self.account)[0]
+        return Outcome(tx.exit_code, tx.gas_used, trace.total_fees_nano, trace)
+
+    def load(self, collateral: Collateral) -> dict[str, Outcome]:
+        """Everything that `collateral` holds, each as its own message, in the order that the contract needs."""
+        return {name: self.tell(body) for name, body in collateral_messages(collateral, self.root_key)}

@@ -1,0 +1,141 @@
+"""Certificates and revocation lists as witnesses of contracts/attestation/{certificate,pck,crl}.fc."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from pytoniq_core import Cell, HashMap, begin_cell
+
+from attestation.onchain.hints import signature_cell
+from attestation.onchain.pieces import BadWitness, chain, cut, der_elements, der_end, der_header, even, pack
+
+_SGX_EXTENSION = bytes.fromhex("06092a864886f84d010d01")
+_FIRST_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What a signature covers, and the signature as 64 bytes r||s. What a verifier reads is `body` alone."""
+
+    body: bytes
+    signature: bytes
+
+    def hints(self, key: bytes) -> Cell:
+        """P256Signature under `key` (64 bytes x||y). Raises NoHints."""
+        return signature_cell(int.from_bytes(sha256(self.body).digest(), "big"), self.signature, key)
+
+
+def raw_signature(der: bytes) -> bytes:
+    return b"".join(number.to_bytes(32, "big") for number in decode_dss_signature(der))
+
+
+def public_key(certificate: bytes) -> bytes:
+    """64 bytes x||y of a DER certificate. Raises BadWitness unless the key is on P-256."""
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise BadWitness("the certificate's key is not on P-256")
+    numbers = key.public_numbers()
+    return numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
+
+
+def certificate_parts(der: bytes) -> Signed:
+    certificate = x509.load_der_x509_certificate(der)
+    return Signed(certificate.tbs_certificate_bytes, raw_signature(certificate.signature))
+
+
+def _head(tbs: bytes) -> tuple[list[int], int]:
+    """Lengths of a0 .. a4, and where the extensions begin. TBSCertificate: [0], serial, algorithm, issuer, validity,
+    subject, key, [3]."""
+    header, _ = der_header(tbs, 0)
+    elements = list(der_elements(tbs, header, len(tbs)))
+    if len(elements) != 8:
+        raise BadWitness(f"a certificate with {len(elements)} fields; Intel's have 8")
+    validity, subject, key, extensions = (start for start, _ in elements[4:])
+    return [_FIRST_BYTES, validity - _FIRST_BYTES, subject - validity, key - subject, extensions - key], extensions
+
+
+def authority_certificate(signed: Signed, root_key: bytes) -> Cell:
+    """TL-B Certificate of a CA or of the TCB signer, for `set_authority`."""
+    lengths, extensions = _head(signed.body)
+    rest = even(signed.body[extensions:], 2)
+    pieces = cut(signed.body[:extensions], lengths) + rest
+    return chain(pieces, {0: signed.hints(root_key)})
+
+
+def pck_certificate(signed: Signed, authority_key: bytes) -> Cell:
+    """TL-B Certificate of a platform, for `attest`."""
+    tbs = signed.body
+    lengths, extensions = _head(tbs)
+    outer, _ = der_header(tbs, extensions)
+    inner, _ = der_header(tbs, extensions + outer)
+    first = extensions + outer + inner
+    spans = list(der_elements(tbs, first, len(tbs)))
+    index = next((i for i, (start, _) in enumerate(spans) if _SGX_EXTENSION in tbs[start : start + 15]), None)
+    if index is None:
+        raise BadWitness("the certificate has no SGX extension: it is not a PCK certificate")
+    sgx = spans[index][0]
+    # SEQUENCE { OID, OCTET STRING { SEQUENCE { entries } } }: PPID, TCB, PCEID, FMSPC, ...
+    value = sgx + der_header(tbs, sgx)[0] + len(_SGX_EXTENSION)
+    content = value + der_header(tbs, value)[0]
+    entries = list(der_elements(tbs, content + der_header(tbs, content)[0], spans[index][1]))
+    ppid_end, (tcb, tcb_end), fmspc_end = entries[0][1], entries[1], entries[3][1]
+    oid = tcb + der_header(tbs, tcb)[0]
+    sequence = der_end(tbs, oid)
+    svns = list(der_elements(tbs, sequence + der_header(tbs, sequence)[0], tcb_end))
+    if len(svns) != 18:
+        raise BadWitness(f"{len(svns)} entries in the TCB of the PCK certificate, expected 18")
+    middle = pack(tbs, [(extensions, spans[0][1]), *spans[1:index], (sgx, ppid_end)])
+    while len(middle) < 3:
+        middle.insert(len(middle) - 1, b"")
+    if len(middle) != 3:
+        raise BadWitness("the extensions before the SGX extension do not fit their cells")
+    cuts = [ppid_end, svns[5][0], svns[11][0], svns[17][0], fmspc_end, len(tbs)]
+    tail = [tbs[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    pieces = cut(tbs[:extensions], lengths) + middle + tail
+    return chain(pieces, {0: signed.hints(authority_key)})
+
+
+def revocation_list(der: bytes) -> Signed:
+    crl = x509.load_der_x509_crl(der)
+    return Signed(crl.tbs_certlist_bytes, raw_signature(crl.signature))
+
+
+def crl_cells(signed: Signed, issuer_key: bytes) -> tuple[Cell | None, Cell, Cell]:
+    """(dictionary of serials, TL-B Crl, P256Signature) of `update_crl`."""
+    tbs = signed.body
+    header, _ = der_header(tbs, 0)
+    elements = list(der_elements(tbs, header, len(tbs)))
+    this_update, after_times = elements[3][0], elements[4][1]
+    pieces = [tbs[:_FIRST_BYTES], tbs[_FIRST_BYTES:this_update]]
+    serials: list[int] = []
+    rest = after_times
+    if tbs[after_times] == 0x30:
+        entries_header, _ = der_header(tbs, after_times)
+        first = after_times + entries_header
+        rest = der_end(tbs, after_times)
+        spans = list(der_elements(tbs, first, rest))
+        pieces.append(tbs[this_update:first])
+        pieces += pack(tbs, spans)
+        for start, _ in spans:
+            at = start + der_header(tbs, start)[0]
+            size, length = der_header(tbs, at)
+            serials.append(int.from_bytes(tbs[at + size : at + size + length], "big"))
+    else:
+        pieces.append(tbs[this_update:after_times])
+    pieces += even(tbs[rest:])
+    return serial_set(serials), chain(pieces), signed.hints(issuer_key)
+
+
+def serial_set(serials: list[int]) -> Cell | None:
+    """HashmapE 168 True."""
+    dictionary = HashMap(168, value_serializer=lambda _value, builder: builder)
+    for serial in serials:
+        dictionary.set_int_key(serial, None)
+    return dictionary.serialize() if serials else None
+
+
+EMPTY_SERIALS = begin_cell().store_bit(0).end_cell()
