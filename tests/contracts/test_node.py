@@ -9,8 +9,19 @@ from pytoniq_core import Cell, begin_cell
 from test_escrow import code_of
 from test_fees import claim_receipt_body
 
-from devnet.ledger import Rejected
-from scripts.stage import DAY, NO_HASH, TON, Pair, World, account_of_name, key_of, public
+from devnet.ledger import Ledger, Rejected
+from scripts.stage import (
+    DAY,
+    NO_HASH,
+    PARAMETERS,
+    TON,
+    Pair,
+    World,
+    account_of_name,
+    key_of,
+    make_pair,
+    public,
+)
 from wrappers import node
 from wrappers.cells import address_of
 from wrappers.errors import ContractError
@@ -270,6 +281,31 @@ def test_earnings_above_the_threshold_are_forwarded_down_to_the_gas_level(world:
     keep = state.stake_nano + state.rent_reserve_nano + state.gas_level_nano
     assert world.ledger.balance(pair.node) == keep
     assert world.ledger.balance(world.payout) > before + TON - TON // 20
+
+
+FEES_OF_A_CLAIM = 6_000_000  # roughly: what a node's balance falls by in a small claim, without the payment's own gas
+
+
+def test_g4_a_payment_that_cannot_be_forwarded_stays_the_nodes() -> None:
+    """With a threshold of 0 the surplus can be less than what forwarding costs: that must not send the payment back."""
+    world = World(Ledger(), parameters=replace(PARAMETERS, payout_threshold_nano=0))
+    world.deploy()
+    world.fund_wallets(world.governor, world.operator, world.client)
+    pair = make_pair(world)
+    state = world.node(pair.node)
+    keep = state.stake_nano + state.rent_reserve_nano + state.gas_level_nano
+    for turn in range(1, 6):  # spends some of the reserve, so that the payment of the last claim just fills it
+        world.claim(pair.node, one(world, pair, turn))
+    entries = one(world, pair, 1005)
+    snapshot = world.ledger.snapshot()
+    for surplus in range(0, 3_000_000, 100_000):
+        world.ledger.revert(snapshot)
+        world.ledger.faucet(pair.node, keep + surplus - world.ledger.balance(pair.node) + FEES_OF_A_CLAIM)
+        trace = world.claim(pair.node, entries)
+        assert not trace.failed, surplus
+        assert world.node(pair.node).earned_nano == 1005, surplus
+        assert world.escrow(pair.escrow).rows[pair.node].paid_nano == 1005
+        assert not any(message.bounced for tx in trace.transactions for message in tx.out_msgs)
 
 
 def test_earnings_below_the_threshold_wait_for_collect(world: World, pair: Pair) -> None:

@@ -77,3 +77,17 @@ def test_no_opcode_newer_than_tvm_v11() -> None:
 def test_no_contract_file_is_over_300_lines() -> None:
     for path in ROOT.rglob("*.fc"):
         assert len(path.read_text().splitlines()) <= 300, path.name
+
+
+def test_g7_every_send_and_reserve_says_what_happens_when_it_fails() -> None:
+    """Neither mode would leave the value of a failed action with the contract, unaccounted for."""
+    calls = 0
+    for path in sorted(ROOT.glob("**/*.fc")):
+        if path.parent.name == "attestation":
+            continue
+        for call in re.findall(
+            r"^(?!\(\)).*?\b(?:send_raw_message|raw_reserve|pay_out)\((.*?)\);", path.read_text(), re.M | re.S
+        ):
+            calls += 1
+            assert re.search(r"mode::(bounce|skip)_on_failure|64 \+ 16|, mode$", call), f"{path.name}: {call}"
+    assert calls >= 12
