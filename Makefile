@@ -9,6 +9,9 @@ STAMP := $(VENV)/.ready
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import platform, sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13) and platform.machine() == "x86_64"; \
+	  sys.exit(None if ok else "Cocoon needs Python 3.11 to 3.13 on x86_64 Linux (the emulator has wheels for those), this is " \
+	  + sys.version.split()[0] + " on " + platform.machine() + "; name another with: make PYTHON=python3.12 ...")'
 	@echo "Setting up $(VENV) (once; about a minute) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
