@@ -67,7 +67,7 @@ class Admission:
         return Admitted(body, sealed, worker, node_id, time.time_ns())
 
     async def meet(self, escrow: bytes) -> None:
-        """Looks up an escrow that this relayer has not seen: few at a time, since whoever names it may have made it up."""
+        """Looks up an escrow that was not seen here before: few at a time, since anybody can make one up."""
         if self._mirror.knows_escrow(escrow):
             return
         if self._strangers >= MAX_STRANGERS:
