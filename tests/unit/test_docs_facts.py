@@ -14,15 +14,19 @@ from pathlib import Path
 
 import pytest
 
+import chain.config
 import client.config
 import client.errors
 import relayer.config as relayer_config
 import worker.agent.config
 import worker.enclave.config
+import wrappers.code
 from attestation.policy import AllowedImage, Policy, from_document
+from chain.api import AccountState
 from protocol.errors import Code
 from relayer.config import Limits, RelayerConfig
 from relayer.core.policy import SettlePolicy
+from scripts.stage import built_world
 from worker.agent.config import AgentConfig
 from worker.enclave.config import EnclaveConfig, Prices
 from worker.engine.choose import engine_from_config
@@ -48,12 +52,30 @@ def test_the_examples_of_settings_are_taken(tmp_path: Path) -> None:
     assert from_document(policy).images
 
 
-def test_the_examples_of_code_are_python_over_names_that_exist() -> None:
-    for block in blocks("client.md", "python"):
-        compile(block, "client.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+@pytest.mark.parametrize("page", ["client.md", "auditor.md"])
+def test_the_examples_of_code_are_python_over_names_that_exist(page: str) -> None:
+    for block in blocks(page, "python"):
+        compile(block, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         for module, names in re.findall(r"^from ([\w.]+) import (.+)$", block, re.MULTILINE):
             found = importlib.import_module(module)
             assert all(hasattr(found, name.strip()) for name in names.split(",")), module
+
+
+async def test_the_auditors_lines_run_against_a_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And fail against other code."""
+    (block,) = blocks("auditor.md", "python")
+    world = built_world()
+    lines = compile(block, "auditor.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+    class Chain:
+        async def account(self, account: bytes) -> AccountState:
+            return world.ledger.account(world.registry if account == b"\x5a" * 32 else account)
+
+    monkeypatch.setattr(chain.config, "connect", lambda network: Chain())
+    await eval(lines, {"print": lambda *told: None})
+    with pytest.raises(AssertionError):
+        monkeypatch.setattr(wrappers.code, "code_hash", lambda contract: bytes(32))
+        await eval(lines, {"print": lambda *told: None})
 
 
 def spans(name: str) -> set[str]:
