@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -81,6 +82,8 @@ def _wallet(config: Config, *, create: bool = False) -> Wallet:
 
 def _main(work: Coroutine[Any, Any, int | None]) -> None:
     """Run; every error in one line with its cure."""
+    # A core dump would hold prompts, answers and the voucher key.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         raise typer.Exit(asyncio.run(work) or 0)
     except (ClientError, ChainError, ConfigError, MnemonicError) as error:

@@ -14,6 +14,7 @@ from worker.fields import B32, B64, BYTES, FLAG, TEXT, U32, U64, Reader, Record,
 from worker.fields import LinkError as LinkError
 
 MAX_MESSAGE_BYTES = 5 << 20
+CLOSE_SECONDS = 2.0
 
 
 class LinkClosed(LinkError):
@@ -273,9 +274,13 @@ class Link:
             raise LinkClosed("the other process closed the link") from error
 
     async def close(self) -> None:
+        """What is queued still goes out, unless the other side does not read it."""
         self._writer.close()
         try:
-            await self._writer.wait_closed()
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._writer.wait_closed()
         except ConnectionError:
             # Already gone: that is what closing is for.
             return
+        except TimeoutError:
+            self._writer.transport.abort()

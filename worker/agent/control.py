@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -33,6 +34,20 @@ def _short(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
+def hold(folder: Path) -> int:
+    """Descriptor of a lock that keeps other agents off `folder` while it is open. Raises AlreadyRunning.
+
+    The socket alone would not do: two that start at once find nobody there, and one that hangs does not answer.
+    """
+    descriptor = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise AlreadyRunning(f"an agent already runs on {folder}; stop it first") from error
+    return descriptor
+
+
 async def serve(path: Path, handler: Handler) -> asyncio.Server:
     """Listen; raises AlreadyRunning when somebody answers there."""
     with contextlib.suppress(NotRunning):
@@ -43,7 +58,7 @@ async def serve(path: Path, handler: Handler) -> asyncio.Server:
         try:
             line = await reader.readline()
             answer = await handler(json.loads(line))
-        except (ValueError, TypeError, ConnectionError) as error:
+        except (ValueError, TypeError, AttributeError, ConnectionError) as error:
             answer = {"error": f"not understood: {error}"}
         writer.write(json.dumps(answer).encode() + b"\n")
         with contextlib.suppress(ConnectionError):

@@ -51,6 +51,14 @@ async def run(config: AgentConfig, announce: Callable[[str], None]) -> None:
     Raises ConfigError, MnemonicError, KeyFileError, StoreError, AlreadyRunning, EnclaveGone.
     """
     await asyncio.to_thread(os.makedirs, config.data_dir, 0o700, True)
+    lock = control.hold(config.data_dir)
+    try:
+        await _run(config, announce)
+    finally:
+        os.close(lock)
+
+
+async def _run(config: AgentConfig, announce: Callable[[str], None]) -> None:
     base = ground(config)
     release_key = await asyncio.to_thread(load_release_key, config.release_key)
     service = Service(config, base.chain, base.network, base.node, release_key, base.wallet)
