@@ -14,10 +14,10 @@ from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.frames import Frame, FrameType
-from protocol.link import MAX_MESSAGE_BYTES, Kind, LinkCode, json_message, stream_message
+from protocol.link import MAX_MESSAGE_BYTES, Kind, LinkCode, frames_messages, json_message, stream_message
 from protocol.link_messages import OutgoingClaim, ReceiptFrame
 from protocol.sealing import MAX_SEALED_BYTES
-from worker.agent import relayer_link
+from worker.agent import paced_stream, relayer_link
 from worker.agent.questions import Refusal
 from worker.agent.relayer_link import NodeIdentity, RelayerLink
 from worker.agent.streams import Sink
@@ -195,7 +195,7 @@ async def test_streams_questions_and_cancellation() -> None:
 async def test_the_largest_sealed_request_and_long_stored_answers_cross_the_link() -> None:
     done = asyncio.Event()
     sealed = bytes(MAX_SEALED_BYTES)
-    frames = Frame(FrameType.DATA, bytes(50_000)).to_bytes() * 100
+    frames = Frame(FrameType.DATA, bytes(50_000)).to_bytes() * 20
 
     async def script(ws: web.WebSocketResponse) -> None:
         assert (await welcome(ws))["max_message_bytes"] == MAX_MESSAGE_BYTES
@@ -213,6 +213,61 @@ async def test_the_largest_sealed_request_and_long_stored_answers_cross_the_link
         async with asyncio.timeout(10):
             opened, sink = await desk.opened.get()
         assert opened == sealed
+        sink.send(frames, ends=True, receipt=False)
+        await finish(done)
+
+
+async def test_a_stored_answer_goes_at_a_pace_until_its_reader_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paced_stream, "PACED_BYTES_PER_SECOND", 1000)
+    done = asyncio.Event()
+    frames = Frame(FrameType.DATA, bytes(50_000)).to_bytes() * 10
+    parts = list(frames_messages(5, frames))
+
+    async def script(ws: web.WebSocketResponse) -> None:
+        await welcome(ws)
+        await ws.send_bytes(stream_message(Kind.OPEN, 5, b"sealed"))
+        assert await ws.receive_bytes() == parts[0]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await ws.receive_bytes()
+        await ws.send_bytes(stream_message(Kind.CANCEL, 5))
+        async with asyncio.timeout(5):
+            for part in parts[1:]:
+                assert await ws.receive_bytes() == part
+        # The answer had its end: the number is free, and no END follows.
+        await ws.send_bytes(json_message(Kind.ASK_CLAIM, {"ask": 1}))
+        assert (await ws.receive_bytes())[0] == Kind.CLAIM
+        done.set()
+        await ws.receive()
+
+    async with linked(script) as (_, desk):
+        _, sink = await desk.opened.get()
+        sink.send(frames, ends=True, receipt=False)
+        await finish(done)
+
+
+async def test_a_number_given_away_anew_hears_nothing_of_the_stream_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paced_stream, "PACED_BYTES_PER_SECOND", 400_000)
+    done = asyncio.Event()
+    frames = Frame(FrameType.DATA, bytes(50_000)).to_bytes() * 10
+
+    async def script(ws: web.WebSocketResponse) -> None:
+        await welcome(ws)
+        await ws.send_bytes(stream_message(Kind.OPEN, 1, b"first"))
+        await ws.receive_bytes()
+        await ws.close(code=4503)
+
+    async def last(ws: web.WebSocketResponse) -> None:
+        await welcome(ws)
+        await ws.send_bytes(stream_message(Kind.OPEN, 1, b"second"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.7):
+                await ws.receive_bytes()
+        done.set()
+        await ws.receive()
+
+    async with linked(script, last) as (_, desk):
+        _, sink = await desk.opened.get()
         sink.send(frames, ends=True, receipt=False)
         await finish(done)
 

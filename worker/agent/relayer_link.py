@@ -21,13 +21,14 @@ from protocol import link
 from protocol.link import BadMessage, Kind, LinkCode, Reason
 from protocol.link_messages import Challenge, Hello, OfferAnswer, OutgoingClaim, ReceiptFrame
 from worker.agent import questions
+from worker.agent.paced_stream import PacedStream
 from worker.agent.streams import Answering, Sink
 
 log = logging.getLogger(__name__)
 
 SOFTWARE = "cocoon-agent 0.1.0"
 MAX_QUEUED_BYTES = 64 << 20
-"""Above the largest stored answer, which is queued at once when it is asked for again."""
+"""Above the largest stored answer, which is queued at once when its reader leaves."""
 FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS = 0.2, 30.0
 
 
@@ -59,34 +60,6 @@ class _Closed(Exception):
         self.code = code
 
 
-class _Stream(Sink):
-    """One answer on its way to the relayer."""
-
-    def __init__(self, link: RelayerLink, number: int) -> None:
-        self._link = link
-        self._number = number
-        self.answering: Answering | None = None
-        self.cancelled = False
-
-    def send(self, frames: bytes, *, ends: bool, receipt: bool) -> None:
-        if not self._link.knows(self._number):
-            return
-        if self.cancelled and not receipt:
-            if ends:
-                self.end()
-            return
-        for message in link.frames_messages(self._number, frames):
-            self._link.post(message)
-        if ends and not self.cancelled:
-            self._link.forget(self._number)
-        elif self.cancelled:
-            self.end()
-
-    def end(self) -> None:
-        if self._link.forget(self._number):
-            self._link.post(link.stream_message(Kind.END, self._number))
-
-
 class RelayerLink:
     """Keeps the link up until cancelled: dials, proves who it is, serves, redials."""
 
@@ -101,7 +74,7 @@ class RelayerLink:
         self._url = url.rstrip("/") + link.PATH
         self._queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._queued_bytes = 0
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, PacedStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ws: aiohttp.ClientWebSocketResponse | None = None
 
@@ -128,8 +101,8 @@ class RelayerLink:
             return
         self._queue.put_nowait(message)
 
-    def knows(self, number: int) -> bool:
-        return number in self._streams
+    def serves(self, number: int, stream: PacedStream) -> bool:
+        return self._streams.get(number) is stream
 
     def forget(self, number: int) -> bool:
         return self._streams.pop(number, None) is not None
@@ -250,7 +223,7 @@ class RelayerLink:
             number = link.stream_of(message)
             if number in self._streams:
                 raise BadMessage(f"stream {number} is opened twice")
-            stream = self._streams[number] = _Stream(self, number)
+            stream = self._streams[number] = PacedStream(self, number)
             self._spawn(self._open(stream, message[link.STREAM_HEADER_BYTES :]))
         elif kind is Kind.CANCEL:
             self._cancel(link.stream_of(message))
@@ -271,7 +244,7 @@ class RelayerLink:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("work for relayer %s failed", self.origin, exc_info=error)
 
-    async def _open(self, stream: _Stream, sealed: bytes) -> None:
+    async def _open(self, stream: PacedStream, sealed: bytes) -> None:
         stream.answering = await self._agent.answer(sealed, stream)
         if stream.cancelled and stream.answering is not None:
             stream.answering.cancel(stream)
@@ -281,6 +254,7 @@ class RelayerLink:
         if stream is None or stream.cancelled:
             return  # it crossed the last frame
         stream.cancelled = True
+        stream.flush()
         if stream.answering is not None:
             stream.answering.cancel(stream)
 
