@@ -216,7 +216,7 @@ class Money:
                 allotment=row.allotment,
                 row_seqno=row.seqno,
                 allotted_nano=row.paid_nano,
-                expires_at=int(time.time()) + RELEASE_SECONDS,
+                expires_at=(await self._view.head()).now + RELEASE_SECONDS,
             )
             try:
                 signature = await self._link.release(request)

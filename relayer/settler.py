@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import time
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,16 +29,21 @@ MAX_CODE_CHARACTERS = 60
 
 
 class Settler:
-    def __init__(self, hub: Hub, mirror: Mirror, writer: Writer, policy: SettlePolicy) -> None:
+    """`clock`: unix seconds by the chain, since claims live and die and rows close by its time and not by ours."""
+
+    def __init__(
+        self, hub: Hub, mirror: Mirror, writer: Writer, policy: SettlePolicy, clock: Callable[[], int]
+    ) -> None:
         self._hub = hub
         self._mirror = mirror
         self._writer = writer
         self._policy = policy
+        self._clock = clock
         self._asking: dict[tuple[bytes, int], asyncio.Task[None]] = {}
 
     async def run_once(self) -> None:
         """States what is due, gives up what is overdue, and sends the asks that are open."""
-        now = int(time.time())
+        now = self._clock()
         await self._decide(now)
         for effect in await self._writer.read(lambda store: store.pending()):
             if isinstance(effect, AskForClaim):
@@ -97,7 +102,7 @@ class Settler:
 
     async def _decline(self, effect: AskForClaim, code: str) -> None:
         log("claim declined", node=effect.node, ask=effect.ask, code=code)
-        await self._writer.record(ClaimDeclined(effect.node, effect.ask, code, int(time.time())))
+        await self._writer.record(ClaimDeclined(effect.node, effect.ask, code, self._clock()))
 
     async def take_unasked(self, worker: WorkerLink, body: dict[str, Any]) -> None:
         """A claim that the agent handed over by itself."""
@@ -114,7 +119,7 @@ class Settler:
         seen = await self._mirror.node(worker.node, max_age_seconds=1.0)
         if seen.state is None:
             raise ClaimFault(f"the node is not live: {seen.why_not}")
-        ready = read_claim(message, node=worker.node, state=seen.state, now=int(time.time()))
+        ready = read_claim(message, node=worker.node, state=seen.state, now=self._clock())
         recorded = await self._writer.record(ready)
         log("claim ready", node=worker.node, seqno=ready.seqno, message=ready.message_hash, new=recorded.new)
 

@@ -60,12 +60,12 @@ class Shell:
             on_claim=self._claim,
             on_receipts=self._receipts,
         )
-        self._settler = Settler(self.hub, self._mirror, self.writer, config.settle)
+        self._settler = Settler(self.hub, self._mirror, self.writer, config.settle, self._now)
         self._scanner = Scanner(chain, self._mirror, self.writer)
-        self._submitter = Submitter(chain, self.writer)
+        self._submitter = Submitter(chain, self.writer, self._now)
         admission = Admission(self._mirror, self.hub, config.limits)
         self._relay = Relay(admission, self.writer, config.limits)
-        api = ClientApi(self.hub, self._mirror, self.writer, admission, config.limits, self._status)
+        api = ClientApi(self.hub, self._mirror, self.writer, admission, config.limits, self._status, self._now)
         self._clients = Listener(client_app(api, self._relay, config.limits, config.web_dir), config.client_listen)
         self._workers = Listener(worker_app(self.hub), config.worker_listen)
         self._woken = asyncio.Event()
@@ -77,6 +77,10 @@ class Shell:
         now = int(time.time())
         for request in store.requests(open_only=True):
             store.record(RelayerStarted(request.request_id, now))
+
+    def _now(self) -> int:
+        """The chain's time, our own before it was read."""
+        return self._scanner.now or int(time.time())
 
     def _wake(self, effects: tuple[Effect, ...]) -> None:
         self._woken.set()

@@ -35,7 +35,7 @@ _NO_OFFER = Reason(LinkCode.NO_OFFER, "the node has published no offer yet", "wa
 
 
 class ClientApi:
-    """`status` gives what only the shell knows: chain head, endpoints, configuration."""
+    """`status` gives what only the shell knows: chain head, endpoints, configuration. `clock`: seconds by the chain."""
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class ClientApi:
         admission: Admission,
         limits: Limits,
         status: Callable[[], Mapping[str, Any]],
+        clock: Callable[[], int],
     ) -> None:
         self._hub = hub
         self._mirror = mirror
@@ -52,6 +53,7 @@ class ClientApi:
         self._admission = admission
         self._limits = limits
         self._status = status
+        self._clock = clock
 
     async def status(self, request: web.Request) -> web.Response:
         links = self._hub.links()
@@ -166,7 +168,7 @@ class ClientApi:
             ask = ReleaseRequest.from_json(body)
         except BadMessage as error:
             raise Refusal(Code.BAD_REQUEST, error.cause) from error
-        now = time.time()
+        now = self._clock()
         if not now < ask.expires_at <= now + MAX_RELEASE_SECONDS + CLOCK_SLACK_SECONDS:
             raise Refusal(Code.BAD_REQUEST, f"expires_at is not within {MAX_RELEASE_SECONDS} s from now")
         state = await self._escrow(ask.escrow)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from chain.api import Chain, ChainError
 from relayer.core.effects import SubmitClaim
@@ -17,9 +18,10 @@ RESEND_SECONDS = 5.0
 class Submitter:
     """The same bytes again and again: the node's seqno lets them in once, so resending can never pay twice."""
 
-    def __init__(self, chain: Chain, writer: Writer) -> None:
+    def __init__(self, chain: Chain, writer: Writer, clock: Callable[[], int]) -> None:
         self._chain = chain
         self._writer = writer
+        self._clock = clock
         self._sent: dict[bytes, float] = {}
 
     async def run_once(self) -> None:
@@ -31,7 +33,7 @@ class Submitter:
         for claim in claims:
             if time.monotonic() - self._sent.get(claim.message_hash, float("-inf")) < RESEND_SECONDS:
                 continue
-            if time.time() > claim.valid_until:
+            if self._clock() > claim.valid_until:
                 continue  # it cannot land any more; the scanner waits for the chain to say so
             self._sent[claim.message_hash] = time.monotonic()
             await self._send(claim)
@@ -43,4 +45,4 @@ class Submitter:
             log("claim not taken", node=claim.node, seqno=claim.seqno, message=claim.message_hash, reason=str(error))
             return
         log("claim sent", node=claim.node, seqno=claim.seqno, message=claim.message_hash)
-        await self._writer.record(ClaimSubmitted(claim.node, claim.seqno, claim.message_hash, int(time.time())))
+        await self._writer.record(ClaimSubmitted(claim.node, claim.seqno, claim.message_hash, self._clock()))

@@ -69,3 +69,17 @@ async def test_strangers_whose_escrows_take_long_to_look_up_hold_up_nobody(tmp_p
         slow.set()
         statuses = {status for status, _ in await asyncio.gather(*strangers)}
         assert statuses == {404, 503}, "unknown, or told to come again"
+
+
+@pytest.mark.parametrize("ahead_seconds", [3600, -3600])
+async def test_claims_are_settled_by_the_chains_clock(tmp_path: Path, ahead_seconds: int) -> None:
+    """A devnet travels in time, and a relayer's clock may be wrong: claims live by the chain's."""
+    async with api.network(tmp_path, policy=api.EAGER) as net:
+        net.chain.shift_seconds = ahead_seconds
+        sign = net.enclave.claim
+        net.enclave.claim = lambda seqno, now: sign(seqno, net.chain.now)
+        await net.attach()
+        await asyncio.sleep(0.3)  # the chain's time was read
+        for count in (1, 2):
+            await net.ask(cap_nano=count * api.world.PRICE_NANO)
+            await api.until(lambda count=count: sum(one[2] for one in net.chain.paid) == count * api.world.PRICE_NANO)
