@@ -1,0 +1,123 @@
+"""Borders of the escrow that a mutation had moved without any other test noticing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from pytoniq_core import Cell, begin_cell
+from test_escrow import code_of
+
+from scripts.stage import DAY, HOUR, TON, Pair, World, account_of_name
+from wrappers import escrow
+from wrappers.errors import ContractError
+from wrappers.ops import Op
+
+OTHER = account_of_name("node")
+CELL_UNDERFLOW = 9
+
+
+def merkle_proof() -> Cell:
+    """The exotic cell that any message may carry: 280 bits and one reference."""
+    inner = begin_cell().end_cell()
+    data = begin_cell().store_uint(3, 8).store_bytes(inner.hash).store_uint(0, 16).store_ref(inner)
+    return Cell(data.end_cell().bits, [inner], 3)
+
+
+def owned(world: World, pair: Pair, body: Cell) -> int | None:
+    """Exit code of the owner's message."""
+    trace = world.send(world.client, pair.escrow, TON, body)
+    return code_of(trace) if trace.failed else 0
+
+
+# ------------------------------------------------------------------------------------------------ rows
+
+
+@pytest.mark.parametrize("timer", [HOUR, 7 * DAY])
+def test_close_timers_at_their_bounds_are_accepted(world: World, pair: Pair, timer: int) -> None:
+    assert owned(world, pair, escrow.allot(OTHER, 1, world.row_terms(timer))) == 0
+    assert world.escrow(pair.escrow).rows[OTHER].terms.close_timer == timer
+
+
+def test_g3_row_terms_with_anything_more_or_exotic_are_refused(world: World, pair: Pair) -> None:
+    terms = world.row_terms().to_cell()
+    longer = begin_cell().store_cell(terms).store_bit(0).end_cell()
+    for cell, error in ((longer, CELL_UNDERFLOW), (merkle_proof(), ContractError.EXOTIC_CELL)):
+        body = begin_cell().store_uint(Op.ALLOT, 32).store_bytes(OTHER).store_coins(1).store_ref(cell).end_cell()
+        assert owned(world, pair, body) == error
+
+
+def test_rows_that_are_not_there_are_said_to_be_missing(world: World, pair: Pair) -> None:
+    bodies = [escrow.raise_allotment(OTHER, 1), escrow.reclaim(OTHER), escrow.lower(OTHER, 0, bytes(64))]
+    for body in bodies:
+        assert owned(world, pair, body) == ContractError.NO_ROW
+
+
+def test_a_release_may_leave_a_row_as_it_is_and_spends_its_seqno(world: World, pair: Pair) -> None:
+    for seqno in (1, 2, 3):
+        signature = world.release(pair.escrow, pair.node, 2 * TON)
+        assert owned(world, pair, escrow.lower(pair.node, 2 * TON, signature)) == 0
+        row = world.escrow(pair.escrow).rows[pair.node]
+        assert (row.seqno, row.allotted_nano) == (seqno, 2 * TON)
+
+
+def test_g4_row_seqnos_only_grow_and_each_release_is_for_one_of_them(world: World, pair: Pair) -> None:
+    assert owned(world, pair, escrow.raise_allotment(pair.node, 1)) == 0
+    assert world.escrow(pair.escrow).rows[pair.node].seqno == 1
+    assert owned(world, pair, escrow.raise_allotment(pair.node, 1)) == 0
+    assert world.escrow(pair.escrow).rows[pair.node].seqno == 2
+    signature = world.release(pair.escrow, pair.node, TON)
+    assert owned(world, pair, escrow.lower(pair.node, TON, signature)) == 0
+    assert world.escrow(pair.escrow).rows[pair.node].seqno == 3
+    assert owned(world, pair, escrow.raise_allotment(pair.node, TON // 2)) == 0
+    assert owned(world, pair, escrow.lower(pair.node, TON, signature)) == ContractError.BAD_SIGNATURE
+
+
+def test_g3_finish_drops_no_row_whose_timer_was_not_started(world: World, pair: Pair) -> None:
+    assert owned(world, pair, escrow.allot(OTHER, TON // 4, world.row_terms())) == 0
+    assert owned(world, pair, escrow.reclaim(OTHER)) == 0
+    world.ledger.now += 2 * HOUR
+    assert not world.send(world.stranger, pair.escrow, TON, escrow.finish()).failed
+    state = world.escrow(pair.escrow)
+    assert set(state.rows) == {pair.node} and state.rows[pair.node].closing_at == 0
+
+
+def test_g3_closing_does_not_start_again_the_timer_of_a_row_that_is_closing(world: World, pair: Pair) -> None:
+    assert owned(world, pair, escrow.reclaim(pair.node)) == 0
+    end = world.escrow(pair.escrow).rows[pair.node].closing_at
+    assert end == world.ledger.now + HOUR
+    world.ledger.now += HOUR // 2
+    assert owned(world, pair, escrow.close()) == 0
+    assert world.escrow(pair.escrow).rows[pair.node].closing_at == end
+
+
+# ------------------------------------------------------------------------------------------------ money
+
+
+def test_g9_the_rent_reserve_of_a_birth_is_there_beside_the_deposit(world: World) -> None:
+    fees = world.fees
+    for index, amount in enumerate((None, TON)):
+        first = None if amount is None else escrow.FirstAllotment(OTHER, amount, world.row_terms())
+        account, trace = world.open_escrow(index=index, first=first)
+        assert not trace.failed
+        state = world.escrow(account)
+        reserve = fees.escrow_rent() + (0 if amount is None else fees.row_rent())
+        kept = world.ledger.balance(account) - state.deposit_nano
+        assert reserve <= kept <= reserve + fees.prices.gas(7_500)
+        wanted = world.parameters.min_deposit_nano if amount is None else amount
+        assert wanted <= state.deposit_nano <= wanted + TON // 100
+
+
+def test_the_configuration_of_a_birth_may_not_be_exotic(world: World) -> None:
+    from wrappers.code import Contract, code_hash
+
+    for op, contract in ((Op.OPEN_ESCROW, Contract.ESCROW), (Op.OPEN_NODE, Contract.NODE)):
+        body = begin_cell().store_uint(op, 32).store_bytes(code_hash(contract)).store_uint(9, 32)
+        trace = world.send(world.client, world.registry, 9 * TON, body.store_ref(merkle_proof()).end_cell())
+        assert trace.failed[0].exit_code == ContractError.EXOTIC_CELL
+
+
+def test_shares_are_refused_while_nothing_pays_them(world: World, pair: Pair) -> None:
+    for share in ("relayer_share", "royalty_share", "treasury_share"):
+        terms = replace(world.row_terms(), **{share: 1})  # type: ignore[arg-type]
+        assert owned(world, pair, escrow.allot(OTHER, 1, terms)) == ContractError.BAD_TERMS
