@@ -63,13 +63,12 @@ def test_g7_every_message_leaves_in_a_mode_that_the_sending_rules_know() -> None
     modes = []
     for path in SOURCES:
         for statement in code(path).split(";\n"):
-            if re.search(r"\b(send_raw_message|pay_out)\(", statement) and "inline" not in statement:
+            if re.search(r"\b(send_raw_message|pay_out|raw_reserve)\(", statement) and "inline" not in statement:
                 modes.append((path.stem, " ".join(statement.split()).rpartition(", ")[2].rstrip(") ")))
     assert len(modes) >= 12
     for name, mode in modes:
-        payment = (name, mode) == ("settle", "mode::carry_value")
         kept = name == "node" and mode.endswith("mode::skip_on_failure")
-        assert kept or payment or mode.endswith(("mode::bounce_on_failure", "64 + 16")), (name, mode)
+        assert kept or mode.endswith(("mode::bounce_on_failure", "64 + 16")), (name, mode)
 
 
 @pytest.mark.parametrize("where", ["a node that refuses it", "no node at all"])
