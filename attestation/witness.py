@@ -6,21 +6,17 @@ from dataclasses import dataclass, replace
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from pytoniq_core import Cell
+from pytoniq_core import Cell, begin_cell
 
 from attestation.onchain.certificates import Signed, certificate_parts, pck_certificate, public_key
 from attestation.onchain.messages import Authority, attest
-from attestation.onchain.pieces import BadWitness, chain, cut
+from attestation.onchain.pieces import BadWitness, chain
 from attestation.quote import HEADER_BYTES, TD10_BYTES, TD15_BYTES, TD15EX_BYTES
 from attestation.quote import parse as parse_quote
 from attestation.report_data import Binding
 
-_TD_PIECES = {
-    HEADER_BYTES + TD10_BYTES: (112, 120, 96, 96, 96, 112),
-    HEADER_BYTES + 6 + TD15_BYTES: (118, 120, 96, 96, 96, 112, 64),
-    HEADER_BYTES + 6 + TD15EX_BYTES: (118, 120, 96, 96, 96, 112, 64, 127, 110),
-}
-_QE_PIECES = (96, 112, 112, 64)
+_KINDS = {HEADER_BYTES + TD10_BYTES: 0, HEADER_BYTES + 6 + TD15_BYTES: 1, HEADER_BYTES + 6 + TD15EX_BYTES: 2}
+_EXTENDED = 2
 _AUTHENTICATION_BYTES = 32
 
 
@@ -71,13 +67,29 @@ class QuoteParts:
 
     def cells(self) -> tuple[Cell, Cell, Cell]:
         """TL-B TdReport, QeReport, Certificate. Raises BadWitness, NoHints."""
-        lengths = _TD_PIECES.get(len(self.td.body))
-        if lengths is None:
-            raise BadWitness(f"a TD report of {len(self.td.body)} bytes with its header is none that the contract reads")
-        td = chain(cut(self.td.body, lengths), {0: self.td.hints(self.attestation_key)})
-        vouched = chain([self.attestation_key + self.authentication_data])
-        qe = chain(cut(self.qe.body, _QE_PIECES), {0: self.qe.hints(self.pck_key), 1: vouched})
-        return td, qe, pck_certificate(self.pck, self.authority_key)
+        signature = self.qe.hints(self.pck_key)
+        body, vouched = self.qe.body, self.attestation_key + self.authentication_data
+        first = body[:20] + body[48:96] + body[258:260]
+        qe = begin_cell().store_bytes(first).store_ref(signature).store_ref(chain([vouched])).end_cell()
+        return self._td(), qe, pck_certificate(self.pck, self.authority_key)
+
+    def _td(self) -> Cell:
+        body = self.td.body
+        kind = _KINDS.get(len(body))
+        if kind is None:
+            raise BadWitness(f"a TD report of {len(body)} bytes with its header is none that the contract reads")
+        report = body[HEADER_BYTES + (6 if kind else 0) :]
+        launch = report[184:328]
+        pieces = [report[120:184] + report[328:376], report[376:472], report[472:584]]
+        if kind:
+            pieces.append(report[584:600])
+        if kind == _EXTENDED:
+            pieces += [report[648:775], report[775:885]]
+        cell = begin_cell().store_uint(kind, 8).store_bytes(body[8:12] + body[28:48] + report[:64])
+        cell.store_ref(chain(pieces)).store_ref(self.td.hints(self.attestation_key))
+        if launch.strip(b"\0"):
+            cell.store_ref(chain([launch[:96], launch[96:]]))
+        return cell.end_cell()
 
 
 def attest_message(quote: bytes, binding: Binding) -> Cell:

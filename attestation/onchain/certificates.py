@@ -82,21 +82,28 @@ def pck_certificate(signed: Signed, authority_key: bytes) -> Cell:
     value = sgx + der_header(tbs, sgx)[0] + len(_SGX_EXTENSION)
     content = value + der_header(tbs, value)[0]
     entries = list(der_elements(tbs, content + der_header(tbs, content)[0], spans[index][1]))
-    ppid_end, (tcb, tcb_end), fmspc_end = entries[0][1], entries[1], entries[3][1]
-    oid = tcb + der_header(tbs, tcb)[0]
-    sequence = der_end(tbs, oid)
-    svns = list(der_elements(tbs, sequence + der_header(tbs, sequence)[0], tcb_end))
+    ppid_end, tcb, fmspc_end = entries[0][1], entries[1][0], entries[3][1]
+    sequence = der_end(tbs, tcb + der_header(tbs, tcb)[0])
+    svns = [_value(tbs, start) for start, _ in der_elements(tbs, sequence + der_header(tbs, sequence)[0], entries[1][1])]
     if len(svns) != 18:
         raise BadWitness(f"{len(svns)} entries in the TCB of the PCK certificate, expected 18")
+    components = bytes(int.from_bytes(svn, "big") & 0xFF for svn in svns[:16])
+    pce_svn = int.from_bytes(svns[16], "big").to_bytes(2, "big")
+    values = components + svns[17] + _value(tbs, entries[2][0]) + _value(tbs, entries[3][0]) + pce_svn
     middle = pack(tbs, [(extensions, spans[0][1]), *spans[1:index], (sgx, ppid_end)])
     while len(middle) < 3:
         middle.insert(len(middle) - 1, b"")
     if len(middle) != 3:
         raise BadWitness("the extensions before the SGX extension do not fit their cells")
-    cuts = [ppid_end, svns[5][0], svns[11][0], svns[17][0], fmspc_end, len(tbs)]
-    tail = [tbs[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
-    pieces = cut(tbs[:extensions], lengths) + middle + tail
+    pieces = [*cut(tbs[:extensions], lengths), *middle, values, tbs[fmspc_end:]]
     return chain(pieces, {0: signed.hints(authority_key)})
+
+
+def _value(data: bytes, start: int) -> bytes:
+    """Content of the second element of SEQUENCE { OID, value }."""
+    at = der_end(data, start + der_header(data, start)[0])
+    header, length = der_header(data, at)
+    return data[at + header : at + header + length]
 
 
 def revocation_list(der: bytes) -> Signed:

@@ -109,7 +109,7 @@ def _levels(levels: Sequence[dict[str, Any]], tails: list[str]) -> Cell:
         sgx, tdx = (bytes(each["svn"] for each in tcb[f"{kind}tcbcomponents"]) for kind in ("sgx", "tdx"))
         if (len(sgx), len(tdx)) != (16, 16):
             raise BadWitness("a TCB level without 16 SGX and 16 TDX components")
-        cell = begin_cell().store_bytes(sgx).store_uint(tcb["pcesvn"], 16).store_bytes(tdx)
+        cell = begin_cell().store_bytes(sgx + tdx).store_uint(tcb["pcesvn"], 16)
         cell.store_uint(DEFECTS[level["tcbStatus"]], 8).store_bytes(level["tcbDate"].encode())
         for component in _components(level):
             cell.store_uint(tails.index(_tail(component)), 4)
