@@ -18,6 +18,7 @@ import aiohttp
 
 from attestation.collateral import Collateral
 from attestation.strict import Malformed
+from chain.api import ChainError
 from chain.wait import until
 from worker.agent.enclave_process import Enclave
 from worker.agent.view import ChainView
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 POST_SECONDS = 120.0
 SHOWN_SECONDS = 90.0
 NEXT_BLOCK_SECONDS = 30.0
+LOOK_SECONDS = 30.0
 RENEW_SHARE = 4
 """The key is attested anew when less than this part (one quarter) of its term is left."""
 
@@ -64,6 +66,23 @@ class Admission:
             timeout_seconds=SHOWN_SECONDS,
         )
         return json.dumps(document).encode(), attested_until
+
+    async def term(self, attested_until: int) -> None:
+        """Returns when a key that is attested until then should be attested anew: by the chain's clock, which ends it.
+
+        Looked at again and again: a machine that slept, or whose own clock is wrong, must not oversleep.
+        """
+        due = 0.0
+        while True:
+            try:
+                now = (await self.view.head()).now
+            except ChainError as error:
+                log.warning("the chain's time cannot be read: %s", error)
+            else:
+                due = due or now + renew_after(now, attested_until)
+                if now >= due:
+                    return
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _newer(self, last: int) -> tuple[int, bytes] | None:
         block = (await self.view.head()).block

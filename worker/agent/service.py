@@ -17,7 +17,7 @@ from chain.api import Chain, ChainError
 from chain.wait import WaitTimeout
 from chain.wallet import Wallet
 from worker.agent import enclave_process
-from worker.agent.attest import Admission, NotAdmitted, renew_after
+from worker.agent.attest import Admission, NotAdmitted
 from worker.agent.claims import Claims, NoEnclave, NothingToClaim, Policy, SignedClaim
 from worker.agent.config import AgentConfig
 from worker.agent.desk import Desk
@@ -174,7 +174,8 @@ class Service:
                 self._offer_changed()
                 # What an earlier key signed is retired now and can be claimed singly.
                 self._work.set()
-                pause = renew_after(int(time.time()), attested_until)
+                await self.admission.term(attested_until)
+                continue
             await asyncio.sleep(pause)
 
     def _offer(self) -> dict[str, Any] | None:
