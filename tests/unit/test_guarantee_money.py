@@ -59,18 +59,6 @@ def test_g7_only_the_messages_whose_bounce_is_handled_leave_with_the_bounce_flag
     assert found == {"registry": 1, "attestation": 1, "node": 2, "settle": 1}
 
 
-def test_g7_every_message_leaves_in_a_mode_that_the_sending_rules_know() -> None:
-    modes = []
-    for path in SOURCES:
-        for statement in code(path).split(";\n"):
-            if re.search(r"\b(send_raw_message|pay_out|raw_reserve)\(", statement) and "inline" not in statement:
-                modes.append((path.stem, " ".join(statement.split()).rpartition(", ")[2].rstrip(") ")))
-    assert len(modes) >= 12
-    for name, mode in modes:
-        kept = name == "node" and mode.endswith("mode::skip_on_failure")
-        assert kept or mode.endswith(("mode::bounce_on_failure", "64 + 16")), (name, mode)
-
-
 @pytest.mark.parametrize("where", ["a node that refuses it", "no node at all"])
 def test_g7_a_refused_verdict_changes_nothing(world: World, pair: Pair, where: str) -> None:
     verdict = world.verdict(pair.node, key_of("second"), epoch=1)
