@@ -93,7 +93,11 @@ class Body:
             raise BadRequest(
                 "`n` over 1 and `echo` are not offered", "ask once per answer; the prompt is yours already"
             )
-        if text_bytes(fields) > MAX_TEXT_BYTES:
+        try:
+            size = text_bytes(fields)
+        except RecursionError as error:
+            raise BadRequest("the body nests too deeply", "flatten it") from error
+        if size > MAX_TEXT_BYTES:
             raise BadRequest(f"the request holds over {MAX_TEXT_BYTES} bytes of text", "send a shorter one")
         return cls(
             fields,

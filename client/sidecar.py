@@ -11,6 +11,7 @@ import ipaddress
 import json
 import logging
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
@@ -92,23 +93,27 @@ class Sidecar:
             return _error(error)
         except web.HTTPException as error:
             return _error(BadRequest(f"{error.reason}", "check method, path and size"), error.status)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            return _error(_failure(error))
 
     def _admit(self, request: web.Request) -> None:
         if request.method == "POST" and request.content_type != "application/json":
             # A page can send any other type without the browser asking first.
             raise BadRequest("the body is not declared as JSON", "send Content-Type: application/json")
         control_only = request.path.startswith("/cocoon/")
-        given = request.headers.get("Authorization", "").encode()
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         tokens = [self._control_token] if control_only or self._token is None else [self._control_token, self._token]
         if any(hmac.compare_digest(given, f"Bearer {token}".encode()) for token in tokens):
             return
         if control_only or self._token is not None:
             raise _Unauthorised("the bearer token is missing or wrong", "send Authorization: Bearer TOKEN")
-        if not _is_local(urlsplit(f"//{request.host}").hostname or ""):
+        if not _is_local(_host_of(f"//{request.host}")):
             # DNS rebinding: a web page's own name that points at this machine.
             raise BadRequest("the Host header names another machine", "use http://127.0.0.1, or set token_file")
         origin = request.headers.get("Origin")
-        if origin is not None and not _is_local(urlsplit(origin).hostname or ""):
+        if origin is not None and not _is_local(_host_of(origin)):
             raise BadRequest("a web page may not spend what is allotted", "call from a program on this machine")
 
     # ---- OpenAI
@@ -166,6 +171,10 @@ class Sidecar:
         except ConnectionError:
             log.info("the caller went away in the middle of an answer")
             return response
+        except Exception as error:
+            if not response.prepared:
+                raise
+            await _event(response, _error_body(_failure(error)))
         await response.write_eof()
         return response
 
@@ -214,10 +223,25 @@ class Sidecar:
     # ---- the command line beside a running endpoint
 
     async def _control(self, request: web.Request) -> web.Response:
-        raw = json.loads(await request.read())
+        try:
+            raw = json.loads(await request.read())
+        except (ValueError, RecursionError) as error:
+            raise BadRequest("the command is not JSON", "use `cocoon client`") from error
         if not isinstance(raw, dict) or not isinstance(raw.get("arguments"), dict):
             raise BadRequest("a command needs name and arguments", "use `cocoon client`")
         return web.json_response(await control.run(self._client, str(raw.get("command")), raw["arguments"]))
+
+
+class _Internal(ClientError):
+    code = "internal"
+    promised = True
+
+
+def _failure(error: Exception) -> _Internal:
+    """A fault of ours. Its text may quote the prompt: only type and place are logged."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    log.error("%s at %s:%s", type(error).__name__, place.filename, place.lineno)
+    return _Internal("the local endpoint failed", "ask again; if it happens again, report it with the endpoint's log")
 
 
 class _Unauthorised(ClientError):
@@ -285,6 +309,13 @@ def _error(error: ClientError, status: int | None = None) -> web.Response:
         # It may be billed although it failed: a library that repeats by itself would pay again.
         headers["x-should-retry"] = "false"
     return web.json_response(_error_body(error), status=status or int(error.status), headers=headers)
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # half of an IPv6 address
+        return ""
 
 
 def _is_local(host: str) -> bool:
