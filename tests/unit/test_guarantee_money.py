@@ -1,4 +1,4 @@
-"""G7 and G8 where they concern all contracts at once: what can bounce, how money leaves, what a helper can gain."""
+"""G7 and G8 where they concern all contracts at once: what can bounce, how money leaves, what relaying brings."""
 
 from __future__ import annotations
 
