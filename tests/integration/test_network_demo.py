@@ -1,4 +1,4 @@
-"""`cocoon demo` as a stranger runs it: one command, its last line, and what its chain says about the money afterwards."""
+"""`cocoon demo` as a stranger runs it: one command, its last line, and what its chain then says about the money."""
 
 from __future__ import annotations
 
