@@ -14,10 +14,21 @@ from chain.api import ChainError
 from chain.mnemonic import MnemonicError
 from worker.agent.config import load
 from worker.agent.control import AlreadyRunning
+from worker.agent.enclave_process import EnclaveGone
 from worker.agent.releases import KeyFileError
 from worker.agent.run import run as run_agent
 from worker.agent.store import StoreError
 
+FAILURES = (
+    AlreadyRunning,
+    ChainError,
+    EnclaveGone,
+    KeyFileError,
+    MnemonicError,
+    OSError,
+    StoreError,
+    ValueError,
+)
 app = typer.Typer(help="Serve a model from an attested enclave.", no_args_is_help=True)
 
 
@@ -34,6 +45,6 @@ def run(
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         asyncio.run(run_agent(load(config), lambda line: typer.echo(line)))
-    except (AlreadyRunning, ChainError, KeyFileError, MnemonicError, OSError, StoreError, ValueError) as error:
+    except FAILURES as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
