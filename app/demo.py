@@ -115,6 +115,7 @@ async def run(prompt: str, home: Home, console: Console) -> dict[str, Any]:
             progress(
                 f"node {worker.ready['node'][:16]}... serves {worker.ready['model']} on [bold]SIMULATED[/] evidence"
             )
+            await network.collect()
             parties = {
                 "client's wallet": network.wallet("client").account,
                 "escrow": child_address(network.registry, Kind.ESCROW, network.wallet("client").account, 0),

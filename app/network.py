@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,20 +111,34 @@ class Network:
             "relayer", _python("relayer", "run", "--config", str(self.home.relayer_config))
         )
 
+    @asynccontextmanager
+    async def _operator(self) -> AsyncIterator[Operator]:
+        config = load_agent_config(self.home.agent_config)
+        base = ground(config)
+        try:
+            yield Operator(config, base)
+        finally:
+            await base.chain.close()
+
     async def open_node(self) -> NodeView:
         """The operator's node with its stake; opened once, then read. Raises ChainError, OperationRefused."""
         self.home.write_enclave_config(self.global_id)
         self.home.write_agent_config(self.registry)
-        base = ground(load_agent_config(self.home.agent_config))
-        try:
-            operator = Operator(load_agent_config(self.home.agent_config), base)
+        async with self._operator() as operator:
             try:
                 return await operator.view.node()
             except NodeMissing:
                 self.progress(f"the operator opens his node with a stake of {STAKE_NANO // 10**9} TON")
                 return await operator.open(STAKE_NANO, self.wallet("payout").account)
-        finally:
-            await base.chain.close()
+
+    async def collect(self) -> None:
+        """What birth and admission left above the node's reserves goes to the payout address now.
+
+        Otherwise it would leave with the first earnings and look like one of them.
+        """
+        async with self._operator() as operator:
+            self.progress("the operator collects what admission left over")
+            await operator.collect()
 
     async def start_worker(self) -> Service:
         """Agent and enclave; returns when the model is loaded and the node admitted."""
