@@ -101,9 +101,7 @@ class Stage:
         return self.outcome(self.send(self.account, value_nano, body))
 
     def govern(self, body: Cell) -> Outcome:
-        trace = self.ledger.send_internal(
-            source=self.registry, destination=self.account, value_nano=TON, body=body
-        )
+        trace = self.ledger.send_internal(source=self.registry, destination=self.account, value_nano=TON, body=body)
         return self.outcome(trace)
 
     def outcome(self, trace: Trace) -> Outcome:

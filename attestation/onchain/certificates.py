@@ -84,7 +84,9 @@ def pck_certificate(signed: Signed, authority_key: bytes) -> Cell:
     entries = list(der_elements(tbs, content + der_header(tbs, content)[0], spans[index][1]))
     ppid_end, tcb, fmspc_end = entries[0][1], entries[1][0], entries[3][1]
     sequence = der_end(tbs, tcb + der_header(tbs, tcb)[0])
-    svns = [_value(tbs, start) for start, _ in der_elements(tbs, sequence + der_header(tbs, sequence)[0], entries[1][1])]
+    svns = [
+        _value(tbs, start) for start, _ in der_elements(tbs, sequence + der_header(tbs, sequence)[0], entries[1][1])
+    ]
     if len(svns) != 18:
         raise BadWitness(f"{len(svns)} entries in the TCB of the PCK certificate, expected 18")
     components = bytes(int.from_bytes(svn, "big") & 0xFF for svn in svns[:16])

@@ -24,6 +24,8 @@ _PHRASE = "COCOON SIMULATED ROOT - NOT HARDWARE - this key is public on purpose 
 _CURVE_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _BORN = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _ENDS = datetime.datetime(2049, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+Validity = tuple[datetime.datetime, datetime.datetime]
+_VALIDITY: Validity = (_BORN, _ENDS)
 _CRL_URL = "https://simulated.invalid/root.der"
 
 
@@ -69,14 +71,39 @@ def platform_ca() -> Authority:
 
 
 @cache
+def processor_ca() -> Authority:
+    return _below_root("Intel SGX PCK Processor CA", path_length=0)
+
+
+@cache
 def tcb_signer() -> Authority:
     return _below_root("Intel SGX TCB Signing", path_length=None)
 
 
-def pck_certificate(key: ec.EllipticCurvePrivateKey, sgx_extension: bytes) -> Authority:
+def renewed(authority: Authority, validity: Validity, key: ec.EllipticCurvePrivateKey | None = None) -> Authority:
+    """Another certificate of an authority below the root, for the same key unless one is given."""
+    names = authority.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    constraints = authority.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    key = key or authority.key
+    certificate = _issue(
+        str(names[0].value), key, root(), path_length=constraints.path_length, validity=validity, salt=b"renewed"
+    )
+    return Authority(certificate, key)
+
+
+def pck_certificate(
+    key: ec.EllipticCurvePrivateKey,
+    sgx_extension: bytes,
+    issuer: Authority | None = None,
+    validity: Validity | None = None,
+) -> Authority:
     """A platform's PCK certificate. `sgx_extension` is the DER of extension 1.2.840.113741.1.13.1."""
     extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.840.113741.1.13.1"), sgx_extension)
-    return Authority(_issue("Intel SGX PCK Certificate", key, platform_ca(), path_length=None, extra=extension), key)
+    name = "Intel SGX PCK Certificate"
+    certificate = _issue(
+        name, key, issuer or platform_ca(), path_length=None, extra=extension, validity=validity or _VALIDITY
+    )
+    return Authority(certificate, key)
 
 
 def revocation_list(
@@ -106,21 +133,23 @@ def _issue(
     *,
     path_length: int | None,
     extra: x509.UnrecognizedExtension | None = None,
+    validity: Validity = _VALIDITY,
+    salt: bytes = b"",
 ) -> x509.Certificate:
     """Order of names and extensions as in Intel's certificates, so that a strict reader meets the same layout."""
     signer = key if issuer is None else issuer.key
     subject = _subject(name)
     authority = path_length is not None
     # Positive and 20 bytes long, determined by the key.
-    serial = int.from_bytes(b"\x5c" + sha512(raw_public_key(key)).digest()[:19], "big")
+    serial = int.from_bytes(b"\x5c" + sha512(raw_public_key(key) + salt).digest()[:19], "big")
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject if issuer is None else issuer.certificate.subject)
         .public_key(key.public_key())
         .serial_number(serial)
-        .not_valid_before(_BORN)
-        .not_valid_after(_ENDS)
+        .not_valid_before(validity[0])
+        .not_valid_after(validity[1])
         .add_extension(_authority_key(signer), critical=False)
         .add_extension(_distribution_point(), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

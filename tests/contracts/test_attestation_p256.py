@@ -56,9 +56,7 @@ def check() -> object:
 def genuine(digest: int, r: int, s: int, key: tuple[int, int]) -> bool:
     public = ec.EllipticCurvePublicNumbers(*key, ec.SECP256R1()).public_key()
     try:
-        public.verify(
-            encode_dss_signature(r, s), digest.to_bytes(32, "big"), ec.ECDSA(Prehashed(hashes.SHA256()))
-        )
+        public.verify(encode_dss_signature(r, s), digest.to_bytes(32, "big"), ec.ECDSA(Prehashed(hashes.SHA256())))
     except InvalidSignature:
         return False
     return True

@@ -1,0 +1,149 @@
+"""A mirror of Intel's hierarchy under the test root, and the verifier on the ledger beside the off-chain one."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography import x509
+
+from attestation import hardware
+from attestation.collateral import Collateral
+from attestation.evidence import Kind
+from attestation.onchain.certificates import public_key
+from attestation.onchain.messages import appraise
+from attestation.onchain.state import ChainImage, ChainPolicy
+from attestation.report_data import NO_GPU, Binding
+from attestation.simulated import collateral as simulated
+from attestation.simulated import pki
+from attestation.simulated.collateral import Findings
+from attestation.simulated.platform import Platform, sgx_extension
+from attestation.simulated.tee import Registers, SimulatedTee
+from attestation.trust_roots import root
+from attestation.witness import QuoteParts, attest_message
+from devnet.ledger import Ledger
+from scripts.attest_stage import Outcome, Stage
+
+ROOT_KEY = public_key(root(Kind.SIMULATED).der)
+INTEL_KEY = public_key(root(Kind.TDX).der)
+NODE = b"\x33" * 32
+KEY = b"\x44" * 32
+EPOCH = 77
+
+
+def moment(seconds: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+
+
+class IssuedPlatform(Platform):
+    """A platform certified by another authority than the usual one."""
+
+    @property
+    def chain_pem(self) -> bytes:
+        issuer = self.pck.certificate.issuer
+        authorities = (pki.platform_ca(), pki.processor_ca())
+        authority = next(each for each in authorities if each.certificate.subject == issuer)
+        return (self.pck.pem + authority.pem + pki.root().pem).encode()
+
+
+def tee(
+    secret: bytes = b"machine",
+    *,
+    issuer: pki.Authority | None = None,
+    validity: pki.Validity | None = None,
+    registers: Registers | None = None,
+    extension: bytes | None = None,
+) -> SimulatedTee:
+    made = SimulatedTee(secret, registers)
+    platform = made.platform
+    pck = pki.pck_certificate(platform.pck.key, extension or sgx_extension(platform.ppid), issuer, validity)
+    made.platform = IssuedPlatform(platform.ppid, pck, platform.attestation_key)
+    return made
+
+
+def statement(collateral: Collateral, *, tcb: Any = None, qe: Any = None) -> Collateral:
+    """The collateral with its signed documents changed and signed again. `tcb` and `qe` change the parsed JSON."""
+    changes: dict[str, Any] = {}
+    for name, change in (("tcb_info", tcb), ("qe_identity", qe)):
+        if change is not None:
+            document = json.loads(getattr(collateral, name))
+            change(document)
+            text = json.dumps(document, separators=(",", ":"))
+            changes[name] = text
+            changes[f"{name}_signature"] = pki.raw_signature(pki.tcb_signer().key, text.encode())
+    return dataclasses.replace(collateral, **changes)
+
+
+def lists(
+    collateral: Collateral,
+    now: int,
+    *,
+    issuer: pki.Authority | None = None,
+    revoked: tuple[x509.Certificate, ...] = (),
+    root_revoked: tuple[x509.Certificate, ...] = (),
+    end: int | None = None,
+) -> Collateral:
+    """The collateral with other revocation lists."""
+    issuer = issuer or pki.platform_ca()
+    begin, end = now - 3600, end or now + 30 * 86_400
+    return dataclasses.replace(
+        collateral,
+        pck_crl_issuer_chain=issuer.pem + pki.root().pem,
+        pck_crl=pki.revocation_list(issuer, begin, end, revoked),
+        root_ca_crl=pki.revocation_list(pki.root(), begin, end, root_revoked),
+    )
+
+
+@dataclass
+class Mirror:
+    """The verifier with an allow-list that holds the simulated worker's image."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    policy: ChainPolicy = field(default_factory=ChainPolicy)
+    images: dict[bytes, ChainImage] | None = None
+
+    def __post_init__(self) -> None:
+        images = {Registers.of_image().measurement: ChainImage()} if self.images is None else self.images
+        self.stage = Stage(self.ledger, ROOT_KEY, self.policy, images)
+        assert not self.stage.deploy().failed
+
+    def load(self, collateral: Collateral | None = None) -> dict[str, Outcome]:
+        return self.stage.load(collateral or simulated.mint(self.ledger.now))
+
+    def binding(self, **changes: Any) -> Binding:
+        block = self.ledger.prev_blocks.hundreds[changes.pop("back", 0)]
+        fields = {
+            "network_id": self.stage.network,
+            "node": NODE,
+            "node_epoch": EPOCH,
+            "signing_key": KEY,
+            "gpu_evidence_hash": NO_GPU,
+            "block_seqno": block.seqno,
+            "block_root_hash": block.root_hash,
+        }
+        return Binding(**(fields | changes))
+
+    def attest(self, machine: SimulatedTee | None = None, binding: Binding | None = None, **sent: Any) -> Outcome:
+        """A genuine quote over `binding`, sent with claims that may differ from it."""
+        binding = binding or self.binding()
+        quote = (machine or tee()).quote(binding.report_data())
+        return self.stage.tell(attest_message(quote, dataclasses.replace(binding, **sent)))
+
+    def appraise(self, quote: bytes) -> Outcome:
+        parts = QuoteParts.of(quote)
+        return self.stage.tell(appraise(parts.authority, *parts.cells()))
+
+
+def judged_off_chain(quote: bytes, collateral: Collateral, kind: Kind, now: int) -> str:
+    """The TCB status when dcap-qvl and the checks around it accept the quote at `now`, else the reason."""
+    try:
+        found = hardware.check(quote, collateral, kind, now)
+    except ValueError as error:
+        return f"rejected: {error}"
+    return found.tcb_status if now < found.expires_at else "rejected: ended"
+
+
+__all__ = ["INTEL_KEY", "ROOT_KEY", "Findings", "Mirror", "judged_off_chain", "lists", "moment", "statement", "tee"]
