@@ -149,6 +149,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, metavar="N", help="try N mutants chosen at random")
     parser.add_argument("--seed", type=int, default=0, help="of that choice")
     parser.add_argument("--only", default="", metavar="TEXT", help="places that begin so: escrow, node.fc:120:")
+    parser.add_argument("--operator", action="append", metavar="NAME", help="only this kind of break; may be repeated")
     parser.add_argument("--quick", action="store_true", help="do not ask the random state machine (it takes longest)")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--list", action="store_true", help="print the mutants, try none")
@@ -158,6 +159,8 @@ def options() -> argparse.Namespace:
 
 def chosen(mutants: Sequence[Mutant], args: argparse.Namespace) -> list[Mutant]:
     wanted = [mutant for mutant in mutants if f"{mutant.place}:".startswith(args.only)]
+    if args.operator:
+        wanted = [mutant for mutant in wanted if mutant.operator in args.operator]
     if args.sample is not None and args.sample < len(wanted):
         wanted = random.Random(args.seed).sample(wanted, args.sample)
     return wanted
