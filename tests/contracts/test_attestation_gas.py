@@ -1,0 +1,131 @@
+"""What attestation costs: constants pinned to the measured worst case, targets held, sizes of code and messages bounded."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from attestation_mirror import INTEL_KEY, Mirror, lists, tee
+from pytoniq_core import Cell, HashMap, begin_cell
+
+from attestation import vectors
+from attestation.collateral import Collateral
+from attestation.onchain.collateral import collateral_messages
+from attestation.onchain.messages import appraise
+from attestation.simulated import collateral as simulated
+from attestation.simulated import pki
+from attestation.simulated.platform import sgx_extension
+from attestation.witness import QuoteParts
+from devnet.ledger import Ledger
+from scripts.attest_stage import SOURCE, TON, Stage, compiled
+from wrappers.code import size_of
+
+MEASURED_BORDER_NANO = 65_000_000
+COLLATERAL_BORDER_NANO = 150_000_000
+NOW = 1_790_000_000
+
+
+def constant(name: str) -> int:
+    text = (SOURCE.parent / "gas.fc").read_text()
+    found = re.search(rf"const int {name} = (\d+);", text)
+    assert found
+    return int(found[1])
+
+
+def crowded(mirror: Mirror, platforms: int, images: int) -> None:
+    """Give the contract an address of its own whose state holds many platforms and images."""
+    rng = random.Random(1)
+    data = mirror.ledger.account(mirror.stage.account).data
+    assert data is not None
+    state = data.begin_parse()
+    head = state.load_bits(513)
+    many = HashMap(256, value_serializer=lambda node, b: b.store_bit(0).store_bytes(node).store_uint(0, 32))
+    for _ in range(platforms):
+        many.set_int_key(rng.getrandbits(256), rng.randbytes(32))
+    state.load_maybe_ref()
+    allowed = HashMap(256, value_serializer=lambda launch, b: b.store_uint(1, 8).store_bytes(launch))
+    for _ in range(images):
+        allowed.set_int_key(rng.getrandbits(256), rng.randbytes(32))
+    leaf = mirror.images or {}
+    assert not leaf
+    from attestation.onchain.state import NO_LAUNCH
+
+    allowed.set_int_key(int.from_bytes(tee().registers.measurement, "big"), NO_LAUNCH)
+    state.load_maybe_ref()
+    crowd = begin_cell().store_bits(head).store_maybe_ref(many.serialize()).store_maybe_ref(allowed.serialize())
+    crowd.store_ref(state.load_ref()).store_ref(state.load_ref())
+    init = begin_cell().store_uint(0b00110, 5).store_ref(mirror.stage.code).store_ref(crowd.end_cell()).end_cell()
+    mirror.stage.account = bytes(init.hash)
+    mirror.ledger.send_internal(
+        source=mirror.stage.registry, destination=mirror.stage.account, value_nano=TON, state_init=init
+    )
+
+
+def worst_collateral(now: int) -> Collateral:
+    certificates = tuple(tee(f"machine {index}".encode()).platform.pck.certificate for index in range(60))
+    return lists(simulated.mint(now), now, revoked=certificates)
+
+
+def test_g8_gas_constant_covers_the_worst_case_and_little_more() -> None:
+    mirror = Mirror()
+    for name, outcome in mirror.load(worst_collateral(mirror.ledger.now)).items():
+        assert outcome.accepted, name
+    crowded(mirror, platforms=4000, images=60)
+    # Every component SVN in the long form, which takes the longer way through the certificate.
+    extension = sgx_extension(tee().platform.ppid)
+    worst = mirror.attest(tee(extension=extension))
+    assert worst.exit_code == 0
+    limit = constant("gas::attest")
+    print("worst", worst.gas, "constant", limit)
+    assert worst.gas <= limit <= worst.gas * 1.1
+
+
+def test_attestation_stays_within_its_targets() -> None:
+    mirror = Mirror()
+    for name, outcome in mirror.load().items():
+        assert outcome.accepted and outcome.all_in_nano <= COLLATERAL_BORDER_NANO, name
+    first = mirror.attest()
+    mirror.ledger.now += 100
+    renewal = mirror.attest()
+    for outcome in (first, renewal):
+        assert outcome.exit_code == 0
+        assert outcome.gas <= 100_000
+        assert outcome.all_in_nano <= MEASURED_BORDER_NANO
+    assert renewal.all_in_nano <= first.all_in_nano
+
+
+def test_collateral_stays_within_its_target_with_intels_real_lists() -> None:
+    try:
+        text = vectors.read("phala/tdx_quote_outdated_collateral.json")
+    except vectors.Unobtainable as error:
+        pytest.skip(str(error))
+    stage = Stage(Ledger(now=1_772_000_000), INTEL_KEY)
+    stage.deploy()
+    for name, outcome in stage.load(Collateral.from_json(text)).items():
+        assert outcome.accepted and outcome.all_in_nano <= COLLATERAL_BORDER_NANO, (name, outcome.all_in_nano)
+
+
+def test_a_list_of_three_hundred_serials_still_fits_one_transaction() -> None:
+    mirror = Mirror()
+    mirror.load()
+    mirror.ledger.now += 100
+    now = mirror.ledger.now
+    certificates = tuple(tee(f"machine {index}".encode()).platform.pck.certificate for index in range(300))
+    crl = pki.revocation_list(pki.platform_ca(), now - 5, now + 86_400, certificates)
+    from attestation.onchain.collateral import crl_message
+
+    outcome = mirror.stage.tell(crl_message(0, crl, pki.raw_public_key(pki.platform_ca().key)), TON)
+    assert outcome.accepted and outcome.gas < 900_000
+
+
+def cells(body: Cell) -> int:
+    return size_of(body)[0]
+
+
+def test_messages_and_code_do_not_grow_unnoticed() -> None:
+    parts = QuoteParts.of(tee().quote(bytes(64)))
+    assert cells(appraise(parts.authority, *parts.cells())) <= 28
+    assert size_of(compiled())[0] <= 150
+    for name, body in collateral_messages(simulated.mint(NOW), pki.raw_public_key(pki.root().key)):
+        assert cells(body) <= 40, name
