@@ -40,13 +40,16 @@ class Relay:
         admitted = await self._admission.admit(await self._body(request))
         sealed = admitted.sealed
         try:
+            if self._writer.failure is not None:
+                # The last write failed: a request whose receipt could not be stored is not begun at all.
+                await self._record(admitted)
             stream = await admitted.link.open(admitted.body)
         except BaseException:
             self._admission.release(sealed.escrow)
             raise
         # Written while the worker opens the request, on disk before the client sees a frame: what was under way
         # when the process died is known after the restart.
-        admission = asyncio.ensure_future(self._writer.record(_admission_of(admitted)))
+        admission = asyncio.ensure_future(self._record(admitted))
         response = web.StreamResponse(headers={"Content-Type": FRAMES_TYPE, "Cache-Control": "no-store"})
         response.enable_chunked_encoding()
         code = "client-gone"
@@ -62,6 +65,13 @@ class Relay:
             self._admission.release(sealed.escrow)
             self._leave(admitted, stream)
         return response
+
+    async def _record(self, admitted: Admitted) -> None:
+        try:
+            await self._writer.record(_admission_of(admitted))
+        except StoreError as error:
+            log("request not stored", level=logging.ERROR, node=admitted.sealed.node, error=error)
+            raise Refusal(Code.INTERNAL, "the relayer can store nothing now", retry_after=10) from error
 
     async def _body(self, request: web.Request) -> bytes:
         most = self._limits.max_request_bytes

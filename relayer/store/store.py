@@ -103,13 +103,15 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("begin immediate")
         try:
+            self._db.execute("begin immediate")
             yield
             self._db.execute("commit")
-        except BaseException:
+        except BaseException as error:
             if self._db.in_transaction:
                 self._db.execute("rollback")
+            if isinstance(error, sqlite3.OperationalError):
+                raise StoreError(f"the database takes nothing: {error}; check the disk's space and rights") from error
             raise
 
     def _run(self, name: str, parameters: Mapping[str, Any] | None = None) -> sqlite3.Cursor:

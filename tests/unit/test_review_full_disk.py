@@ -1,6 +1,7 @@
 """A disk that is full: a clear error, nothing lost, and work goes on when there is room again."""
 
 import importlib.util
+import json
 import resource
 import sys
 from collections.abc import Iterator
@@ -13,14 +14,18 @@ from client.errors import HomeError
 from client.records import Escrow
 from client.store import Store as ClientStore
 from protocol.errors import Code
+from relayer.config import RelayerConfig
+from relayer.core.facts import RequestAdmitted
+from relayer.shell import Shell
+from relayer.store.store import StoreError as StoreTrouble
 from worker.agent.store import StoreError
 from worker.link import Answer
 
 
 @contextmanager
 def full_disk(*databases: Path) -> Iterator[None]:
-    """No file of this process can grow past the write-ahead logs as they are."""
-    size = max(path.with_name(path.name + "-wal").stat().st_size for path in databases)
+    """No file of this process can grow past the write-ahead logs as they are; without any, nothing is written."""
+    size = max((path.with_name(path.name + "-wal").stat().st_size for path in databases), default=0)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -43,8 +48,8 @@ def test_g18_a_client_with_a_full_disk_says_so_and_goes_on_later(tmp_path: Path)
 
 
 def _load(name: str):
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"review_{name}", path)
+    path = Path(__file__).parent.parent / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"review_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -52,7 +57,7 @@ def _load(name: str):
     return module
 
 
-desk = _load("test_worker_desk")
+desk, api = _load("unit/test_worker_desk"), _load("integration/test_relayer_api")
 
 
 async def test_g18_an_agent_with_a_full_disk_serves_nothing_that_it_could_not_bill(tmp_path: Path) -> None:
@@ -81,3 +86,32 @@ async def test_g18_an_agent_with_a_full_disk_serves_nothing_that_it_could_not_bi
     assert desk.issued(desk.request(4), 3).frame in served.frames
     assert (await house.journal.read(lambda store: store.totals())).receipts == 2
     await house.journal.close()
+
+
+async def test_g18_a_relayer_with_a_full_disk_passes_no_receipt_on_and_says_so(tmp_path: Path) -> None:
+    async with api.network(tmp_path) as net:
+        await net.attach()
+        text, _ = await net.ask()
+        with full_disk(tmp_path / "relayer.sqlite"):
+            status, body = await net.post(net.client.seal("x")[0])
+            assert status == 503 and json.loads(body)["code"] == Code.INTERNAL and b"store" in body
+            status, body = await net.post(net.client.seal("y")[0])
+            assert status == 503 and net.enclave.runs == 2, "begun although its receipt could not be stored"
+            async with net.http.get(f"{net.url}/v1/status") as response:
+                said = (await response.json())["store"]["error"]
+            assert "disk" in said["cause"]
+        again, _ = await net.ask(cap_nano=3 * api.world.PRICE_NANO)
+        assert text == again == "hello sealed world"
+
+
+def test_g18_a_relayer_that_finds_the_disk_full_at_its_start_says_so(tmp_path: Path) -> None:
+    config = RelayerConfig(network="devnet", registry=b"r" * 32, data_dir=tmp_path)
+    chain = api.world.MemoryChain()
+    store = Shell(config, chain, global_id=-3).writer._store
+    b = b"b" * 32
+    store.record(
+        RequestAdmitted(request_id=b, escrow=b, node=b, allotment=b, key=b, cap_nano=1, acked_nano=0, attempt=1, at=1)
+    )
+    with full_disk(), pytest.raises(StoreTrouble, match="disk"):
+        Shell(config, chain, global_id=-3)  # it has to note that the open request was interrupted
+    store.close()
