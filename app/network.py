@@ -83,7 +83,7 @@ class Network:
                     account = wallets[name].account
                     if amount_nano and (await chain.account(account)).last_lt == 0:
                         await control.faucet(account, amount_nano)
-            desired, deployer = deploy.desired_of(profile)
+            desired, deployer = deploy.desired_of(profile), deploy.deployer_of(profile)
             await deploy.apply(chain, desired, deployer, on_step=lambda step: progress(step.title))
         except BaseException:
             await chain.close()

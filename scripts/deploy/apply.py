@@ -12,26 +12,31 @@ from scripts.deploy.plan import Desired, Observed, PlanError, Step, plan
 from scripts.deploy.profile import Profile
 
 
-def wallets(profile: Profile) -> tuple[Wallet, bytes]:
-    """The deployer's wallet and the governor's account. Raises MnemonicError, PlanError."""
-    deployer = Wallet.from_mnemonic_file(profile.deployer_mnemonic_file)
-    if profile.governor is not None:
-        return deployer, profile.governor
-    if profile.governor_mnemonic_file is None:
-        raise PlanError(f"{profile.path}: name deploy.governor (an address) or deploy.governor_mnemonic_file")
-    return deployer, Wallet.from_mnemonic_file(profile.governor_mnemonic_file).account
-
-
-def desired_of(profile: Profile) -> tuple[Desired, Wallet]:
-    """The deployment that a profile and its key files describe. Raises MnemonicError, PlanError."""
+def desired_of(profile: Profile) -> Desired:
+    """The deployment that a profile describes, from public keys alone where it names them. Raises PlanError."""
     try:
-        deployer, governor = wallets(profile)
+        key = profile.deployer_public_key or deployer_of(profile).public_key
+        governor = profile.governor
+        if governor is None:
+            if profile.governor_mnemonic_file is None:
+                raise PlanError(f"{profile.path}: name deploy.governor (an address) or deploy.governor_mnemonic_file")
+            governor = Wallet.from_mnemonic_file(profile.governor_mnemonic_file).account
     except MnemonicError as error:
         raise PlanError(
-            f"{error}; addresses follow from the deployer's key, so it is needed even for a plan"
+            f"{error}; addresses follow from the deployer's and the governor's keys: name deploy.deployer_public_key "
+            f"and deploy.governor in {profile.path}, or give the files"
         ) from error
-    desired = Desired(profile.network.global_id, deployer.public_key, profile.salt, governor, profile.parameters)
-    return desired, deployer
+    return Desired(profile.network.global_id, key, profile.salt, governor, profile.parameters)
+
+
+def deployer_of(profile: Profile) -> Wallet:
+    """Raises MnemonicError, PlanError where the words are not those of the profile's public key."""
+    deployer = Wallet.from_mnemonic_file(profile.deployer_mnemonic_file)
+    if profile.deployer_public_key not in (None, deployer.public_key):
+        raise PlanError(
+            f"{profile.deployer_mnemonic_file} is not the wallet of deploy.deployer_public_key in {profile.path}"
+        )
+    return deployer
 
 
 async def observe(chain: Chain, desired: Desired) -> Observed:

@@ -70,7 +70,7 @@ def plan_command(
     """Print the messages that are still to be sent, with what they carry and cost."""
     try:
         profile = load_profile(network)
-        if not profile.deployer_mnemonic_file.exists():
+        if profile.deployer_public_key is None and not profile.deployer_mnemonic_file.exists():
             # Sizes and costs do not depend on the key; addresses do.
             console.print(
                 f"[yellow]{profile.deployer_mnemonic_file} does not exist: addresses below are of a throw-away key. "
@@ -86,7 +86,7 @@ def plan_command(
             )
             observed = Observed(_absent(desired.registry), _absent(desired.attestation))
         else:
-            desired, _ = apply_.desired_of(profile)
+            desired = apply_.desired_of(profile)
             if offline:
                 observed = Observed(_absent(desired.registry), _absent(desired.attestation))
             else:
@@ -105,7 +105,7 @@ def apply_command(network: NetworkOption = "devnet") -> None:
         profile = load_profile(network)
         if profile.network.global_id == MAINNET_GLOBAL_ID and profile.governor is None:
             raise PlanError(f"{profile.path}: mainnet's governor must be a multisig: name it in deploy.governor")
-        desired, deployer = apply_.desired_of(profile)
+        desired, deployer = apply_.desired_of(profile), apply_.deployer_of(profile)
 
         async def run() -> Observed:
             chain = connect(profile.network)
@@ -127,7 +127,7 @@ def verify_command(network: NetworkOption = "devnet") -> None:
     """Read code hashes, parameters and ownership back from the chain; exit 1 where anything differs."""
     try:
         profile = load_profile(network)
-        desired, _ = apply_.desired_of(profile)
+        desired = apply_.desired_of(profile)
         _report(desired, asyncio.run(_observe(profile, desired)))
     except (ChainError, ConfigError, PlanError, ValueError) as error:
         raise _fail(error) from error

@@ -23,6 +23,8 @@ class Profile:
     path: Path
     parameters: Parameters
     deployer_mnemonic_file: Path
+    deployer_public_key: bytes | None
+    """Enough to find and verify a deployment; deploying needs the words."""
     governor: bytes | None
     """Account named in the profile; None: the wallet of `governor_mnemonic_file`."""
     governor_mnemonic_file: Path | None
@@ -43,10 +45,24 @@ def load_profile(name_or_path: str | Path) -> Profile:
     deployer_file = _file(path, deploy, "deployer_mnemonic_file")
     if deployer_file is None:
         raise ConfigError(f"{path}: deploy.deployer_mnemonic_file must name the file with the deployer's 24 words")
+    public_key = _public_key(path, deploy.get("deployer_public_key"))
     salt = deploy.get("salt", 0)
     if not isinstance(salt, int) or not 0 <= salt < 2**32:
         raise ConfigError(f"{path}: deploy.salt must be an unsigned 32-bit integer")
-    return Profile(network, path, _parameters(path, deploy), deployer_file, governor, governor_file, salt)
+    parameters = _parameters(path, deploy)
+    return Profile(network, path, parameters, deployer_file, public_key, governor, governor_file, salt)
+
+
+def _public_key(path: Path, value: object) -> bytes | None:
+    if value is None:
+        return None
+    try:
+        key = bytes.fromhex(str(value))
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise ConfigError(f"{path}: deploy.deployer_public_key must be 64 hex digits, an Ed25519 public key")
+    return key
 
 
 def _governor(path: Path, value: object) -> bytes | None:

@@ -9,6 +9,8 @@ import pytest
 
 from chain.api import AccountState, Status
 from chain.config import NETWORKS, ConfigError
+from chain.wallet import Wallet
+from scripts.deploy.apply import deployer_of, desired_of
 from scripts.deploy.plan import Desired, Observed, PlanError, plan, verify
 from scripts.deploy.profile import load_profile
 from wrappers.cells import EMPTY
@@ -109,3 +111,20 @@ def test_g18_a_bad_profile_names_file_and_key(tmp_path: Path, line: str, instead
     with pytest.raises(ConfigError, match=complaint) as error:
         load_profile(path)
     assert "bad.toml" in str(error.value)
+
+
+def test_a_deployment_is_found_from_public_keys_alone(tmp_path: Path) -> None:
+    text = (NETWORKS / "testnet.toml").read_text()
+    named = text.replace(
+        "[deploy]\n", f'[deploy]\ndeployer_public_key = "{KEY.hex()}"\ngovernor = "0:{GOVERNOR.hex()}"\n', 1
+    )
+    path = tmp_path / "testnet.toml"
+    path.write_text(named)
+    assert desired_of(load_profile(path)) == desired("testnet")
+    path.write_text(text)
+    with pytest.raises(PlanError, match="deployer_public_key"):
+        desired_of(load_profile(path))
+    Wallet.create(tmp_path / "deployer.mnemonic")
+    path.write_text(named)
+    with pytest.raises(PlanError, match="not the wallet"):
+        deployer_of(load_profile(path))
