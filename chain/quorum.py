@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -29,7 +29,14 @@ class Quorum:
     move the clock forward.
     """
 
-    def __init__(self, chains: Sequence[Chain], *, settle_seconds: float = 10.0, reread_seconds: float = 0.3) -> None:
+    def __init__(
+        self,
+        chains: Sequence[Chain],
+        *,
+        settle_seconds: float = 10.0,
+        reread_seconds: float = 0.3,
+        grace_seconds: float = 1.0,
+    ) -> None:
         names = [chain.name for chain in chains]
         if len(set(names)) != len(names):
             raise ValueError(f"the endpoints {names} are not distinct; one endpoint asked twice proves nothing")
@@ -41,6 +48,7 @@ class Quorum:
         self._chains = tuple(chains)
         self._settle_seconds = settle_seconds
         self._reread_seconds = reread_seconds
+        self._grace_seconds = grace_seconds
         self._favourite = 0
 
     @property
@@ -122,15 +130,35 @@ class Quorum:
             except ChainError as error:
                 return error
 
-        results = await asyncio.gather(*(one(chain) for chain in self._chains))
+        asked = {asyncio.ensure_future(one(chain)): chain.name for chain in self._chains}
+        try:
+            await self._most(asked)
+            results = {name: task.result() for task, name in asked.items() if task.done()}
+        finally:
+            late = [task for task in asked if not task.done()]
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         answers: dict[str, T] = {}
         failures: dict[str, ChainError] = {}
-        for chain, result in zip(self._chains, results, strict=True):
+        for name in asked.values():
+            result = results.get(name, Unreachable(f"{name} answers much later than the others; look after it"))
             if isinstance(result, ChainError):
-                failures[chain.name] = result
+                failures[name] = result
             else:
-                answers[chain.name] = result
+                answers[name] = result
         return answers, failures
+
+    async def _most(self, asked: Collection[asyncio.Future[T | ChainError]]) -> None:
+        """Until all answered, or enough of them a while ago: a spare endpoint that hangs must not slow all down."""
+        pending, patience = set(asked), None
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return
+            ended = [task for task in asked if task.done()]
+            if sum(task.exception() is None and not isinstance(task.result(), ChainError) for task in ended) >= NEEDED:
+                patience = self._grace_seconds
 
 
 class Unproved:
