@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test check contracts gas engines mutants clean
+.PHONY: setup demo test check contracts gas engines mutants clean attest-demo
 
 setup: $(STAMP)
 
@@ -46,3 +46,6 @@ mutants: setup
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+attest-demo: setup
+	@$(BIN)/python -m scripts.attest_demo

@@ -1,4 +1,4 @@
-"""The witness of one quote for the on-chain verifier: the quote cut into cells, with the hints of its three signatures."""
+"""The witness of one quote for the on-chain verifier: the quote in cells, with the hints of its three signatures."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def compiled(source: Path = SOURCE) -> Cell:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one message did. Amounts nanoTON; `all_in_nano`: every fee of the trace, the wallet's transaction included."""
+    """What one message did. Amounts nanoTON; `all_in_nano`: all fees of the trace, those of the wallet included."""
 
     exit_code: int | None
     gas: int

@@ -1,4 +1,4 @@
-"""What attestation costs: constants pinned to the measured worst case, targets held, sizes of code and messages bounded."""
+"""What attestation costs: constants pinned to the measured worst case, targets held, sizes bounded."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pytoniq_core import Cell, HashMap, begin_cell
 
 from attestation import vectors
 from attestation.collateral import Collateral
-from attestation.onchain.collateral import collateral_messages
+from attestation.onchain.collateral import collateral_messages, crl_message
 from attestation.onchain.messages import appraise
+from attestation.onchain.state import NO_LAUNCH
 from attestation.simulated import collateral as simulated
 from attestation.simulated import pki
 from attestation.simulated.platform import sgx_extension
@@ -47,10 +48,6 @@ def crowded(mirror: Mirror, platforms: int, images: int) -> None:
     allowed = HashMap(256, value_serializer=lambda launch, b: b.store_uint(1, 8).store_bytes(launch))
     for _ in range(images):
         allowed.set_int_key(rng.getrandbits(256), rng.randbytes(32))
-    leaf = mirror.images or {}
-    assert not leaf
-    from attestation.onchain.state import NO_LAUNCH
-
     allowed.set_int_key(int.from_bytes(tee().registers.measurement, "big"), NO_LAUNCH)
     state.load_maybe_ref()
     crowd = begin_cell().store_bits(head).store_maybe_ref(many.serialize()).store_maybe_ref(allowed.serialize())
@@ -113,8 +110,6 @@ def test_a_list_of_three_hundred_serials_still_fits_one_transaction() -> None:
     now = mirror.ledger.now
     certificates = tuple(tee(f"machine {index}".encode()).platform.pck.certificate for index in range(300))
     crl = pki.revocation_list(pki.platform_ca(), now - 5, now + 86_400, certificates)
-    from attestation.onchain.collateral import crl_message
-
     outcome = mirror.stage.tell(crl_message(0, crl, pki.raw_public_key(pki.platform_ca().key)), TON)
     assert outcome.accepted and outcome.gas < 900_000
 

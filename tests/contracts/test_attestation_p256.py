@@ -1,4 +1,4 @@
-"""The shifted P-256 check agrees with `cryptography` on valid, invalid and odd signatures. COCOON_P256_KEYS sets how many keys."""
+"""The shifted P-256 check agrees with `cryptography`, odd signatures included. COCOON_P256_KEYS sets how many keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 from pytoniq_core import Cell, begin_cell
 
-from attestation.onchain.hints import N, P, Z0, G, NoHints, multiple_of_g, signature_cell
+from attestation.onchain.hints import Z0, G, N, NoHints, P, multiple_of_g, signature_cell
 from devnet.ledger import Ledger
 from scripts.attest_stage import compiled
 
@@ -111,12 +111,11 @@ def test_g12_shifted_check_agrees_with_cryptography(check) -> None:  # type: ign
         parities.add(key[1] & 1)
     assert seen[True] >= 2 * KEYS - 4 and seen[False] >= 9 * KEYS - 4
     assert parities == {0, 1}
-    print("gas", check.gas)
     assert check.gas < 17_500
 
 
 def test_g12_negated_shift_point_is_refused(check) -> None:  # type: ignore[no-untyped-def]
-    """A raw signature on 2 z0 - hash passes for the hash when T = -tG; only the third opcode call tells the signs apart."""
+    """A raw signature on 2 z0 - hash passes for the hash when T = -tG; only the third opcode call tells the signs."""
     rng = random.Random(2)
     secret = rng.randrange(1, N)
     key = multiple_of_g(secret)
