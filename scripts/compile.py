@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import re
 import subprocess
 import sys
 from functools import cache
@@ -35,29 +36,50 @@ def assembly(contract: Contract) -> str:
     return run.stdout
 
 
-# FunC dispatches through a dictionary of methods, which costs 160 to 260 gas per transaction. Contracts of the hot path
-# have no get methods (their state is decoded from their data), so that their entry points can stand in the root cell.
-_PROCEDURE = '}}END dup {id} swap 19 idict@ not abort"entry point {id} is missing"'
-_INTERNAL_ONLY = _PROCEDURE.format(id=0) + " nip <{ SETCP0 11 THROWIF swap INLINE }>c"
-_WITH_EXTERNAL = (
-    _PROCEDURE.format(id=0)
-    + ' swap dup -1 swap 19 idict@ not abort"entry point -1 is missing" nip'
-    + " <{ INC 11 THROWIF swap INLINE }>c swap"
-    + " <{ SETCP0 DUP rot IFJMPREF DROP swap INLINE }>c"
-)
-ENTRY = {
-    Contract.STUB: _INTERNAL_ONLY,
-    Contract.ESCROW: _INTERNAL_ONLY,
-    Contract.NODE: _WITH_EXTERNAL,
-}
+# Two things that the compiler does not do, neither a change of meaning:
+# - A function that does not fit behind its caller's text gets a cell of its own, where it could begin right there and
+#   go on in the next cell: fewer cells to keep and to load. So calls of inline functions are replaced by their text.
+# - FunC dispatches through a dictionary of methods, which costs 160 to 260 gas per transaction. Contracts of the hot
+#   path have no get methods (their state is decoded from their data), so their entry points can stand in the root cell.
+_PROCEDURE = re.compile(r"^  (\S+) (PROC|PROCINLINE|PROCREF|METHOD):<\{\n(.*?)^  \}>\n", re.M | re.S)
+_CALL = re.compile(r"^ *(\S+) INLINECALLDICT$", re.M)
+
+
+def _procedures(text: str) -> dict[str, tuple[str, str]]:
+    """Kind and text of every procedure, calls of inline ones replaced by their text."""
+    found = {match[1]: (match[2], match[3]) for match in _PROCEDURE.finditer(text)}
+
+    def flat(body: str) -> str:
+        return _CALL.sub(lambda call: flat(found[call[1]][1]) if found[call[1]][0] == "PROCINLINE" else call[0], body)
+
+    return {name: (kind, flat(body)) for name, (kind, body) in found.items()}
 
 
 def with_entry(contract: Contract, text: str) -> str:
-    """The assembly with the contract's own dispatch at the end."""
-    head, end, tail = text.rpartition("}END>c")
-    if not end or tail.strip():
-        raise RuntimeError("the compiler's output does not end as it used to; review scripts/compile.py")
-    return head + ENTRY.get(contract, end) + "\n"
+    """The assembly with the contract's own dispatch."""
+    if contract not in (Contract.STUB, Contract.NODE, Contract.ESCROW):
+        return text
+    procedures = _procedures(text)
+    shared = {name: body for name, (kind, body) in procedures.items() if kind == "PROCREF"}
+    lines = ["PROGRAM{", *(f"  DECLPROC {name}" for name in shared)]
+    lines += [line for line in text.splitlines() if line.strip().startswith("DECLGLOBVAR")]
+    lines += [f"  {name} PROCREF:<{{\n{body}  }}>" for name, body in shared.items()]
+
+    def entry(name: str) -> str:
+        if name not in procedures:
+            raise RuntimeError(f"entry point {name} is missing; review scripts/compile.py")
+        return procedures[name][1]
+
+    internal = f"SETCP0 11 THROWIF\n{entry('recv_internal')}"
+    if contract is Contract.NODE:
+        lines.append(f"<{{ INC 11 THROWIF\n{entry('recv_external')} }}>c")
+        internal = f"SETCP0 DUP swap IFJMPREF DROP\n{entry('recv_internal')}"
+    lines.append(f"<{{ {internal} }}>c")
+    if contract is not Contract.STUB:
+        # The program of a child's birth: sets the code that stays, its own first reference, then the data.
+        lines.append(f"<{{ swap PUSHREF SETCODE\n{entry('birth')} }}>c")
+    lines += ["  DECLPROC main", "  main PROC:<{ }>"]  # without one the assembler refuses the program
+    return "\n".join([*lines, "}END drop", ""])
 
 
 def assemble(text: str) -> Cell:

@@ -40,6 +40,11 @@ def code_hash(contract: Contract) -> bytes:
     return bytes(code(contract).hash)
 
 
+def living_code(birth_program: Cell) -> Cell:
+    """The code that a node or escrow runs once it is born: the first reference of the program of its birth."""
+    return birth_program.refs[0]
+
+
 def size_of(*roots: Cell | None) -> tuple[int, int]:
     """Distinct cells and their bits under `roots`, which count: what rent and forwarding fees are charged for."""
     seen: dict[bytes, int] = {}

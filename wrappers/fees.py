@@ -8,7 +8,7 @@ from typing import Final, Self
 from pytoniq_core import Cell, HashMap, Slice
 
 from wrappers.cells import CellError
-from wrappers.code import Contract, code, size_of
+from wrappers.code import Contract, code, living_code, size_of
 from wrappers.registry import Parameters
 
 TEN_YEARS = 315_360_000
@@ -17,27 +17,27 @@ TEN_YEARS = 315_360_000
 class Gas:
     """Gas constants of gas.fc; tests compare both files and pin each to a measurement."""
 
-    OPEN: Final = 7750
-    ADMIT: Final = 3550
-    ADMITTED: Final = 2800
-    VERDICT: Final = 46200
-    NODE_INIT: Final = 7500
-    PAID: Final = 5300
-    COLLECT: Final = 5500
-    CLAIM: Final = 4150
+    OPEN: Final = 7550
+    ADMIT: Final = 3450
+    ADMITTED: Final = 2700
+    VERDICT: Final = 44550
+    NODE_INIT: Final = 6000
+    PAID: Final = 5050
+    COLLECT: Final = 5200
+    CLAIM: Final = 3950
     CLAIM_ENTRY: Final = 1650
-    CLAIM_RECEIPT: Final = 7300
-    ESCROW_INIT: Final = 7450
-    SETTLE: Final = 30850
-    TOP_UP: Final = 2600
-    ALLOT: Final = 17000
-    RAISE: Final = 16150
-    LOWER: Final = 20200
-    RECLAIM: Final = 20100
-    WITHDRAW: Final = 7850
-    CLOSE: Final = 6400
-    CLOSE_ROW: Final = 19050
-    FINISH: Final = 6400
+    CLAIM_RECEIPT: Final = 6950
+    ESCROW_INIT: Final = 6200
+    SETTLE: Final = 30050
+    TOP_UP: Final = 2450
+    ALLOT: Final = 16300
+    RAISE: Final = 15500
+    LOWER: Final = 19500
+    RECLAIM: Final = 19350
+    WITHDRAW: Final = 7400
+    CLOSE: Final = 6000
+    CLOSE_ROW: Final = 18600
+    FINISH: Final = 6000
     FINISH_ROW: Final = 4750
 
 
@@ -129,15 +129,15 @@ class Fees:
         return self.prices.storage(Size.KEY_ROW_CELLS, Size.KEY_ROW_BITS, TEN_YEARS)
 
     def node_rent(self) -> int:
-        cells, bits = size_of(code(Contract.NODE))
+        cells, bits = size_of(living_code(code(Contract.NODE)))
         return self.prices.storage(cells + Size.NODE_DATA_CELLS, bits + Size.NODE_DATA_BITS, TEN_YEARS)
 
     def escrow_rent(self) -> int:
-        cells, bits = size_of(code(Contract.ESCROW))
+        cells, bits = size_of(living_code(code(Contract.ESCROW)))
         return self.prices.storage(cells + Size.ESCROW_DATA_CELLS, bits + Size.ESCROW_DATA_BITS, TEN_YEARS)
 
     def _birth(self, contract: Contract, init_gas: int) -> int:
-        cells, bits = size_of(code(contract))
+        cells, bits = size_of(living_code(code(contract)))
         forward = self.prices.forward(cells + Size.OPEN_CELLS, bits + Size.OPEN_BITS)
         return self.prices.gas(Gas.OPEN) + self.prices.gas(init_gas) + forward
 

@@ -350,9 +350,9 @@ def claim_message(
     entries_cell, roots_cell = batch(entries)
     body = begin_cell().store_bytes(signature).store_uint(seqno, 32).store_uint(valid_until, 32)
     body.store_uint(len(entries), 8).store_uint(tokens, 64).store_ref(entries_cell).store_ref(roots_cell)
-    # TL-B ext_in_msg_info$10, source addr_none, import fee 0; no StateInit; body in a reference.
+    # TL-B ext_in_msg_info$10, source addr_none, import fee 0; no StateInit; body in the root, whose bits are free.
     message = begin_cell().store_uint(0b10, 2).store_uint(0, 2).store_address(address_of(node)).store_coins(0)
-    return message.store_bit(0).store_bit(1).store_ref(body.end_cell()).end_cell()
+    return message.store_bit(0).store_bit(0).store_cell(body.end_cell()).end_cell()
 
 
 def claim_receipt(

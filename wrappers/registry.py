@@ -9,7 +9,7 @@ from typing import Self
 from pytoniq_core import Cell, begin_cell
 
 from wrappers.cells import CellError
-from wrappers.code import Contract, code, size_of
+from wrappers.code import Contract, code, living_code, size_of
 from wrappers.escrow import EscrowConfig
 from wrappers.node import NodeConfig, VerdictBody
 from wrappers.ops import Op
@@ -85,12 +85,12 @@ class RegistryState:
 
     def to_cell(self) -> Cell:
         p = self.parameters
-        node_cells, node_bits = size_of(self.node_code)
+        node_cells, node_bits = size_of(living_code(self.node_code))
         node = begin_cell().store_bytes(self.attestation).store_bytes(self.stub_prefix)
         node.store_coins(p.gas_level_nano).store_coins(p.payout_threshold_nano)
         node.store_uint(p.unbonding, 32).store_uint(p.claim_window, 32).store_uint(p.challenge_window, 32)
         node.store_uint(node_cells, 16).store_uint(node_bits, 32).store_ref(self.node_code)
-        escrow_cells, escrow_bits = size_of(self.escrow_code)
+        escrow_cells, escrow_bits = size_of(living_code(self.escrow_code))
         escrow = begin_cell().store_uint(p.min_close_timer, 32).store_uint(p.max_close_timer, 32)
         escrow.store_uint(escrow_cells, 16).store_uint(escrow_bits, 32).store_ref(self.escrow_code)
         root = begin_cell().store_bytes(self.governor).store_bytes(self.attestation).store_bytes(self.stub_prefix)

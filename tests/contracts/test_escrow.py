@@ -14,7 +14,7 @@ from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, key_of, public
 from wrappers import escrow, node, registry
 from wrappers.cells import address_of
-from wrappers.code import Contract, code
+from wrappers.code import Contract, code, living_code
 from wrappers.errors import ContractError
 from wrappers.ops import Op
 from wrappers.signed import Receipt, Release, Voucher, allotment_id, network_id, sign
@@ -477,8 +477,13 @@ def test_g7_a_payment_that_finds_its_node_gone_is_the_clients_again(world: World
     assert after.free_nano > before.free_nano + TON - TON // 100
 
 
+def test_a_child_keeps_the_code_inside_the_program_of_its_birth_and_not_the_program(world: World, pair: Pair) -> None:
+    for contract, account in ((Contract.ESCROW, pair.escrow), (Contract.NODE, pair.node)):
+        kept = world.ledger.account(account).code
+        assert kept is not None and kept.hash == living_code(code(contract)).hash != code(contract).hash
+
+
 def test_get_method_calls_find_none(world: World, pair: Pair) -> None:
-    assert code(Contract.ESCROW).hash == world.ledger.account(pair.escrow).code.hash  # type: ignore[union-attr]
     for account in (pair.escrow, pair.node):
         assert world.ledger.get_result(account, 85143, []).exit_code == 11
 

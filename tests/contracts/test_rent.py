@@ -46,8 +46,8 @@ def test_g9_g5_when_rent_ate_into_the_rows_they_pay_what_is_there(world: World, 
     assert not trace.failed
     state = world.escrow(pair.escrow)
     assert state.deposit_nano == 2 * TON
-    # Until rent has taken the reserve and half of what is allotted.
-    while world.ledger.balance(pair.escrow) > TON:
+    # Until rent has taken the reserve and a quarter of what is allotted.
+    while world.ledger.balance(pair.escrow) > 3 * TON // 2:
         world.ledger.now += 5 * YEAR
         assert code_of(world.tell(world.stranger.account, pair.escrow, TON // 1000, escrow.finish())) is not None
     backed = world.ledger.balance(pair.escrow)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestation.evidence import Evidence, Kind
 from attestation.provider import Simulated
+from chain.decode import decode_message
 from protocol import commitments
 from protocol.errors import Code
 from protocol.frames import FrameParser
@@ -539,8 +540,7 @@ async def test_a_batch_claim_is_signed_over_what_was_issued(house: House) -> Non
     house.agent.link.post(SignClaim(7, 3, valid_until, lines))
     signed = await house.agent.expect(ClaimSigned)
     assert (signed.order, signed.seqno, signed.valid_until) == (7, 3, valid_until)
-    body = from_boc(signed.message).refs[0]
-    claim = ClaimMessage.from_cell(body)
+    claim = ClaimMessage.from_cell(decode_message(from_boc(signed.message)).body)
     tokens = 1000 + 8 * 13
     assert claim.tokens == tokens
     entries, roots = batch(claim.entries)
