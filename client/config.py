@@ -8,7 +8,7 @@ wallet              file with the wallet's 24 words, mode 0600 (`wallet.mnemonic
 allow_simulated     accept evidence that proves no hardware, where the policy knows it (false)
 keep_texts          store prompts and answers beside their receipts (false)
 max_auto_allot_nano what may be allotted without asking, in total per start (0)
-max_request_nano    the most that one request may cost (no limit)
+max_request_nano    the most that one request may cost (500000000)
 host, port          where the local endpoint listens (127.0.0.1, 10000)
 token_file          file with a bearer token that the local endpoint demands (none)
 padding             false: neither pad nor delay answers; their token lengths then show on the wire (true)
@@ -30,7 +30,7 @@ from attestation.policy import Policy
 from attestation.strict import Malformed
 from chain.config import NETWORKS, ConfigError, Network, load_network
 from client.errors import HomeError
-from client.sdk import Settings
+from client.settings import DEFAULT_MAX_REQUEST_NANO, Settings
 from protocol.opening import Shape
 
 FILE = "client.toml"
@@ -88,7 +88,7 @@ def load(home: Path, overrides: Mapping[str, Any]) -> Config:
             allow_simulated=values.get("allow_simulated", False),
             keep_texts=values.get("keep_texts", False),
             max_auto_allot_nano=values.get("max_auto_allot_nano", 0),
-            max_request_nano=values.get("max_request_nano"),
+            max_request_nano=values.get("max_request_nano", DEFAULT_MAX_REQUEST_NANO),
             shape=Shape() if values.get("padding", True) else Shape.plain(),
         ),
         wallet_file=_under(home, values.get("wallet", "wallet.mnemonic")),

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from client.errors import AnswerLost, ClientError, RelayerRefused, RelayerUnreachable
+from client.errors import AnswerLost, ClientError, NotConnected, RelayerRefused, RelayerUnreachable
 from client.records import Request
 from client.relayer_link import RelayerLink
 from client.store import Store
@@ -35,6 +35,9 @@ _WAIT = frozenset(
     }
 )
 """Said in clear, these are worth another post of the same bytes. Anything else will not change by waiting."""
+_AWAY = frozenset({Code.NODE_UNKNOWN, Code.NODE_NOT_LIVE})
+"""What a relayer says that was restarted and that the agent has not found again yet. Of a request that may have reached
+the node this is no last word: the agent keeps its answer, and a new request would be run and billed beside it."""
 
 
 class _Hint(ClientError):
@@ -59,6 +62,8 @@ class Delivery:
         self._store = store
         self._request = request
         self._answer = bytearray()
+        self._left = False
+        """Whether an attempt may have brought the request to the node."""
         self.attempts = 0
 
     @property
@@ -79,8 +84,9 @@ class Delivery:
                 return
             except (RelayerUnreachable, RelayerRefused, _Hint) as error:
                 trouble: ClientError = error
-                if not isinstance(error, RelayerUnreachable) and error.code not in _WAIT:
+                if not self._may_pass(error):
                     raise self._final(error) from error
+                self._left = self._left or not _is_before_node(error)
             except PeerFault as error:
                 trouble = _Broken(error.cause, error.cure)
             if len(self._answer) > before:
@@ -90,6 +96,11 @@ class Delivery:
                 raise self._final(trouble) from trouble
             await asyncio.sleep(wait)
 
+    def _may_pass(self, error: ClientError) -> bool:
+        if isinstance(error, RelayerUnreachable) or error.code in _WAIT:
+            return True
+        return self._left and error.code in _AWAY
+
     def _wait(self, trouble: ClientError) -> float:
         if isinstance(trouble, RelayerRefused) and trouble.retry_after is not None:
             return trouble.retry_after
@@ -97,7 +108,8 @@ class Delivery:
         return float(min(8.0, 0.25 * 2**self.attempts) * random.uniform(0.5, 1.0))
 
     def _final(self, error: ClientError) -> ClientError:
-        if not self._answer and not isinstance(error, _Hint | _Broken):
+        lost = isinstance(error, _Hint | _Broken) or (self._left and error.code in _AWAY)
+        if not self._answer and not lost:
             return error
         part = "; what came of the answer is incomplete" if self._answer else ""
         return AnswerLost(
@@ -112,6 +124,7 @@ class Delivery:
         reader = ResponseReader(response_secret=request.secret, enc=sealed.enc, request_id=request.request_id)
         at = 0
         async with self._link.post(request.sealed) as parts:
+            self._left = True
             async for part in parts:
                 for event in reader.feed(part):
                     match event:
@@ -156,3 +169,10 @@ class Delivery:
         return AnswerLost(
             "the node gave two different answers to one request", "leave the node", self._request.request_id
         )
+
+
+def _is_before_node(error: ClientError) -> bool:
+    """Whether the attempt that ended so cannot have reached the node; a relayer's word is taken for it."""
+    if isinstance(error, RelayerRefused):
+        return error.code != Code.NODE_GONE
+    return isinstance(error, NotConnected)

@@ -98,6 +98,10 @@ class RelayerUnreachable(ClientError):
     promised = True
 
 
+class NotConnected(RelayerUnreachable):
+    """No connection came about: nothing was posted by this attempt."""
+
+
 class RelayerRefused(ClientError):
     """The relayer says no: a hint that proves nothing. `http_status` and `retry_after` (seconds) are its own."""
 

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.errors import RelayerRefused, RelayerUnreachable, showable
+from client.errors import NotConnected, RelayerRefused, RelayerUnreachable, showable
 from protocol import strict_json
 from protocol.errors import Malformed
 from protocol.link import MAX_RECEIPTS, BadMessage, octets, receipts_request
@@ -144,7 +144,7 @@ class RelayerLink:
     @asynccontextmanager
     async def post(self, sealed: bytes) -> AsyncGenerator[AsyncIterator[bytes], None]:
         """Post a sealed request; yields the answer's bytes as they come. The same bytes may be posted any number of
-        times: the enclave opens them once."""
+        times: the enclave opens them once. Raises NotConnected where not even a part of them can have left."""
         headers = {"Content-Type": REQUEST_TYPE, "Accept": FRAMES_TYPE}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect, sock_read=None)
         try:
@@ -152,6 +152,8 @@ class RelayerLink:
                 response = await self._open().post(
                     self.url + "/v1/requests", data=sealed, headers=headers, timeout=timeout, allow_redirects=False
                 )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotConnected(f"{self.url} does not take the request ({type(error).__name__})", _CURE) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise RelayerUnreachable(f"{self.url} does not take the request ({type(error).__name__})", _CURE) from error
         try:

@@ -12,6 +12,9 @@ from client.trust import NetworkFacts
 from protocol.opening import Shape
 from wrappers.signed import network_id
 
+DEFAULT_MAX_REQUEST_NANO = 500_000_000
+"""A node may ask other prices tomorrow than when something was allotted to it: no request may take the whole row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -30,7 +33,7 @@ class Settings:
     allow_simulated: bool = False
     keep_texts: bool = False
     max_auto_allot_nano: int = 0
-    max_request_nano: int | None = None
+    max_request_nano: int | None = DEFAULT_MAX_REQUEST_NANO
     shape: Shape = field(default_factory=Shape)
 
     @property

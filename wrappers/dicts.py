@@ -7,13 +7,60 @@ from typing import TypeVar
 
 from pytoniq_core import Builder, Cell, HashMap, Slice
 
+from wrappers.cells import CellError
+
 T = TypeVar("T")
+KEY_BITS = 256
+MAX_ENTRIES = 64
+"""No contract of ours keeps more than half as many in one dictionary."""
 
 
 def load_ids(slice_: Slice, read: Callable[[Slice], T]) -> dict[bytes, T]:
-    """Load `HashmapE 256 X`; `read` consumes one value."""
-    entries = slice_.load_dict(256) or {}
-    return {key.to_bytes(32, "big"): read(value) for key, value in entries.items()}
+    """Load `HashmapE 256 X`; `read` consumes one value. Raises CellError over MAX_ENTRIES.
+
+    Bounded by what it visits: forks that share cells describe 2^n entries in a few hundred bytes.
+    """
+    root = slice_.load_maybe_ref()
+    entries: dict[bytes, T] = {}
+    edges: list[tuple[Cell, str]] = [(root, "")] if root is not None else []
+    visited = 0
+    while edges:
+        cell, prefix = edges.pop()
+        visited += 1
+        if visited > 2 * MAX_ENTRIES or cell.type_ != -1:
+            raise CellError(f"a dictionary of more than {MAX_ENTRIES} entries, or one with parts left out")
+        edge = cell.begin_parse()
+        key = prefix + _label(edge, KEY_BITS - len(prefix))
+        if len(key) == KEY_BITS:
+            entries[int(key, 2).to_bytes(KEY_BITS // 8, "big")] = read(edge)
+            continue
+        left, right = edge.load_ref(), edge.load_ref()
+        edges += [(right, key + "1"), (left, key + "0")]
+    return entries
+
+
+def _label(edge: Slice, longest: int) -> str:
+    """`HmLabel ~l longest` (hml_short$0, hml_long$10, hml_same$11) as a string of bits."""
+    width = longest.bit_length()
+    if not edge.load_bit():
+        length = 0
+        while edge.load_bit():
+            length += 1
+        bits = _bits(edge, length, longest)
+    elif not edge.load_bit():
+        bits = _bits(edge, edge.load_uint(width) if width else 0, longest)
+    else:
+        bit = "1" if edge.load_bit() else "0"
+        bits = bit * (edge.load_uint(width) if width else 0)
+    if len(bits) > longest:
+        raise CellError("a dictionary label longer than its key")
+    return bits
+
+
+def _bits(edge: Slice, length: int, longest: int) -> str:
+    if length > longest:
+        raise CellError("a dictionary label longer than its key")
+    return format(edge.load_uint(length), f"0{length}b") if length else ""
 
 
 def ids_cell(entries: Mapping[bytes, T], write: Callable[[T], Builder]) -> Cell | None:
