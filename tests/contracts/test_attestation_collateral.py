@@ -23,6 +23,7 @@ from attestation.simulated import pki
 from attestation.simulated.collateral import Findings
 from attestation.witness import QuoteParts
 from devnet.ledger import Snapshot
+from wrappers.code import size_of
 
 SIGNER_KEY = pki.raw_public_key(pki.tcb_signer().key)
 PLATFORM_KEY = pki.raw_public_key(pki.platform_ca().key)
@@ -219,6 +220,37 @@ def test_g12_forks_of_the_set_carry_no_baggage(mirror: Mirror) -> None:
         body = begin_cell().store_uint(Op.UPDATE_CRL, 32).store_uint(0, 8).store_maybe_ref(dictionary)
         body.store_ref(genuine.refs[1]).store_ref(genuine.refs[2])
         assert mirror.stage.tell(body.end_cell()).exit_code != 0
+
+
+def test_g12_library_cells_in_the_set_are_refused(mirror: Mirror) -> None:
+    """A library that vanishes later would take every verdict with it on platforms behind that branch."""
+    mirror.ledger.now += 100
+    now = mirror.ledger.now
+    two = tuple(tee(f"machine {index}".encode()).platform.pck.certificate for index in range(2))
+    genuine = crl_message(0, pki.revocation_list(pki.platform_ca(), now - 5, now + DAY, two), PLATFORM_KEY)
+    fork = genuine.refs[0]
+    library = Cell(begin_cell().store_uint(2, 8).store_bytes(fork.refs[1].hash).end_cell().bits, [], 2)
+    dictionary = begin_cell().store_bits(fork.bits).store_ref(fork.refs[0]).store_ref(library).end_cell()
+    body = begin_cell().store_uint(Op.UPDATE_CRL, 32).store_uint(0, 8).store_maybe_ref(dictionary)
+    body.store_ref(genuine.refs[1]).store_ref(genuine.refs[2])
+    assert mirror.stage.tell(body.end_cell()).exit_code != 0
+
+
+def test_statements_leave_nothing_of_the_witness_behind(mirror: Mirror) -> None:
+    mirror.ledger.now += 100
+    collateral = statement(simulated.mint(mirror.ledger.now), tcb=lambda d: d["tcbLevels"][0].update(advisoryIDs=["A"]))
+    genuine = tcb(collateral)
+    data = mirror.ledger.account(mirror.stage.account).data
+    before = size_of(data)
+    level = genuine.refs[2]
+    advisories = begin_cell().store_cell(level.refs[0])
+    for index in range(3):
+        advisories.store_ref(begin_cell().store_uint(index, 256).end_cell())
+    heavy = begin_cell().store_bits(level.bits).store_ref(advisories.end_cell()).end_cell()
+    body = begin_cell().store_uint(Op.UPDATE_TCB, 32).store_ref(genuine.refs[0]).store_ref(genuine.refs[1])
+    mirror.stage.tell(body.store_ref(heavy).store_ref(genuine.refs[3]).end_cell())
+    mirror.stage.tell(genuine)
+    assert size_of(mirror.ledger.account(mirror.stage.account).data) == before
 
 
 def test_g12_text_cannot_reach_past_its_object(mirror: Mirror) -> None:
