@@ -180,7 +180,7 @@ def main() -> int:
         print("\n".join(map(told, wanted)))
         return 0
     campaign = Campaign(sources, compiled(sources, list(Contract)), args.quick)
-    if not passes_unbroken(campaign.original):
+    if not passes_unbroken(campaign.original, sources):
         print("the contract tests fail on the unbroken code: nothing can be told from mutants; run `make test`")
         return 1
     campaign.run(wanted, args.processes)
@@ -189,12 +189,12 @@ def main() -> int:
     return 0 if report(campaign.verdicts, len(explained)) else 1
 
 
-def _passes(original: Code) -> None:
-    sys.exit(1 if ask_tests(original, "", quick=True) else 0)
+def _passes(original: Code, sources: Mapping[str, str]) -> None:
+    sys.exit(1 if ask_tests(original, sources, "", quick=True) else 0)
 
 
-def passes_unbroken(original: Code) -> bool:
-    process = get_context("fork").Process(target=_passes, args=(original,))
+def passes_unbroken(original: Code, sources: Mapping[str, str]) -> bool:
+    process = get_context("fork").Process(target=_passes, args=(original, sources))
     process.start()
     process.join()
     return process.exitcode == 0

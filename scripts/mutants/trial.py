@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -24,10 +25,11 @@ import pytest
 import pytest_asyncio  # noqa: F401
 import pytest_timeout  # type: ignore[import-untyped]  # noqa: F401
 
+import contracts
 import scripts.compile
 import scripts.gas
 import wrappers.code
-from scripts.compile import compile_contract
+from scripts.compile import CONTRACTS, compile_contract
 from scripts.mutants.operators import Mutant
 from wrappers.cells import from_boc, to_boc
 from wrappers.code import Contract
@@ -35,7 +37,7 @@ from wrappers.code import Contract
 ROOT = Path(scripts.compile.__file__).parent.parent
 TESTS = ROOT / "tests" / "contracts"
 # These hold the code or its gas fast, whatever it does, or do not run it: they would kill every mutant for no reason.
-PINS = ("test_compile.py", "test_gas.py", "test_schema.py", "test_two_engines.py", "test_mutants_check.py")
+PINS = ("test_compile.py", "test_gas.py", "test_two_engines.py", "test_mutants_check.py")
 PINNING_TESTS = ("test_fees.py::test_g8_gas_constant_is_at_least_the_worst_case_and_at_most_a_tenth_above",)
 # Random and slow: asked last, always with the same seed.
 LAST = "test_invariants.py"
@@ -99,16 +101,20 @@ def _closure(sources: Mapping[str, str], root: str) -> set[str]:
     return seen
 
 
-def compiled(sources: Mapping[str, str], contracts: list[Contract]) -> Code:
+def compiled(sources: Mapping[str, str], wanted: list[Contract]) -> Code:
     """Bags of the contracts' code. Raises RuntimeError with the compiler's words."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in sources.items():
-            path = Path(folder, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+        _write(sources, Path(folder))
         scripts.compile.assembly.cache_clear()
         with patch.object(scripts.compile, "CONTRACTS", Path(folder)):
-            return {contract: to_boc(compile_contract(contract)) for contract in contracts}
+            return {contract: to_boc(compile_contract(contract)) for contract in wanted}
+
+
+def _write(sources: Mapping[str, str], folder: Path) -> None:
+    for name, text in sources.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 class _FirstFailure:
@@ -124,20 +130,28 @@ class _FirstFailure:
             self.test = f"collecting {report.nodeid}"
 
 
-def ask_tests(code: Code, file: str, *, quick: bool) -> str:
-    """Name of the test that fails with this code, empty when all pass. Only in a process that has built nothing yet."""
-    with tempfile.TemporaryDirectory() as folder:
-        build = Path(folder, "build")
-        build.mkdir()
+def ask_tests(code: Code, sources: Mapping[str, str], file: str, *, quick: bool) -> str:
+    """Name of the test that fails with this code, empty when all pass. Only in a process that has built nothing yet.
+
+    Tests that read the sources read those of the mutant, too.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(CONTRACTS, folder, dirs_exist_ok=True)
+        _write(sources, folder)
+        build = folder / "build"
         hashes = {}
         for contract, boc in code.items():
             (build / f"{contract}.boc").write_bytes(boc)
             hashes[str(contract)] = from_boc(boc).hash.hex()
         (build / "hashes.json").write_text(json.dumps(hashes))
-        os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(Path(folder, "hypothesis"))
+        os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(folder / "hypothesis")
         wrappers.code.code.cache_clear()
         wrappers.code.pinned_hashes.cache_clear()
-        with patch.object(wrappers.code, "resources", SimpleNamespace(files=lambda package: Path(folder))):
+        with (
+            patch.object(wrappers.code, "resources", SimpleNamespace(files=lambda package: folder)),
+            patch.object(contracts, "__file__", str(folder / "__init__.py")),
+        ):
             for contract in Contract:
                 if wrappers.code.code(contract).hash.hex() != hashes[contract]:
                     raise RuntimeError(f"the mutant's {contract} was not put in place; review scripts/mutants/trial.py")
@@ -168,7 +182,7 @@ def attempt(
     print_ = fingerprint(code)
     if print_ in known:
         return Verdict("same code", known[print_], print_)
-    killer = ask_tests(code, mutant.file, quick=quick)
+    killer = ask_tests(code, changed, mutant.file, quick=quick)
     return Verdict("killed", killer, print_) if killer else Verdict("survived", "", print_)
 
 

@@ -13,6 +13,7 @@ from test_node import one, raw_claim, refused
 
 from chain.decode import decode_message
 from devnet.ledger import Pending
+from devnet.messages import transaction_messages
 from devnet.trace import Trace
 from scripts.stage import DAY, TON, Pair, World, account_of_name, key_of, public
 from wrappers import escrow, node, registry
@@ -297,6 +298,51 @@ def test_g10_a_stub_takes_no_init_from_the_registrys_id_in_the_masterchain(world
     world.ledger.queue.append(Pending(cell, decode_message(cell)))
     trace = world.ledger.run()
     (tx,) = trace.of(account)
-    assert len(tx.out_msgs) == 1, "the money goes back"
+    assert (tx.exit_code, len(tx.out_msgs)) == (0, 1), "the money goes back"
     after = world.ledger.account(account).data
     assert before is not None and after is not None and after.hash == before.hash
+
+
+def test_g10_a_stub_takes_nothing_but_init_from_its_registry(world: World) -> None:
+    account = stub(world)
+    before = world.ledger.account(account).data
+    body = (
+        begin_cell().store_uint(Op.ADMITTED, 32).store_ref(begin_cell().end_cell()).store_ref(begin_cell().end_cell())
+    )
+    (tx,) = world.tell(world.registry, account, TON, body.end_cell()).of(account)
+    assert (tx.exit_code, len(tx.out_msgs)) == (0, 1)
+    after = world.ledger.account(account).data
+    assert before is not None and after is not None and after.hash == before.hash
+
+
+def test_a_first_verdict_retires_nothing(world: World) -> None:
+    account, _ = world.open_node()
+    assert not world.admit(account).failed
+    assert world.node(account).retired == {}
+
+
+# ------------------------------------------------------------------------------------------------ bounces
+
+
+def bounces(trace: Trace, sender: bytes) -> list[bool]:
+    """Bounce flag of each message that the account sent."""
+    cells = [cell for tx in trace.of(sender) for cell in transaction_messages(tx.cell)[1]]
+    return [cell.bits.to01()[2] == "1" for cell in cells]
+
+
+def test_g7_messages_between_contracts_bounce_and_births_and_payouts_do_not(world: World) -> None:
+    account, trace = world.open_node()
+    assert bounces(trace, world.registry) == [False], "init: the money stays at the owner's own address"
+    trace = world.admit(account)
+    assert bounces(trace, world.registry) == bounces(trace, world.attestation) == [True]
+    first = escrow.FirstAllotment(account, TON, world.row_terms())
+    opened, trace = world.open_escrow(first=first)
+    assert bounces(trace, world.registry) == [False]
+    trace = world.settle_one(opened, account, TON)
+    assert bounces(trace, account) == [True, False], "settle, then the payout"
+    assert bounces(trace, opened) == [True], "paid"
+    body = claim_receipt_body(world, Pair(account, opened))
+    trace = world.send(world.stranger, account, TON, body)
+    assert bounces(trace, account)[:1] == [True]
+    trace = world.send(world.client, opened, TON, escrow.close())
+    assert bounces(trace, opened) == [False]

@@ -205,6 +205,7 @@ def test_g10_the_stub_prefix_is_that_of_the_stub(field: int) -> None:
         ({"max_close_timer": HOUR}, 0),
         ({"max_close_timer": HOUR, "claim_window": HOUR}, 0),
         ({"min_close_timer": 7 * DAY}, 0),
+        ({"max_close_timer": 7 * DAY + 1, "claim_window": 8 * DAY}, ContractError.BAD_PARAMETERS),
         ({"min_close_timer": 2 * HOUR, "max_close_timer": 2 * HOUR - 1}, ContractError.BAD_PARAMETERS),
     ],
 )
