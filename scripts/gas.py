@@ -12,9 +12,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from devnet.ledger import Ledger
 from devnet.trace import Trace
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, make_pair
 from wrappers import escrow, node
+from wrappers.code import Contract, code, living_code, size_of
+from wrappers.fees import Prices
 
 FEES_JSON = Path(__file__).parent.parent / "contracts" / "build" / "fees.json"
 YEAR = 31_536_000
@@ -174,14 +177,25 @@ def _ton(nano: int | None) -> str:
 
 def main() -> int:
     rows = measure()
-    print(f"{'operation':20} {'original':>10} {'target':>10} {'measured':>10} {'gas':>8} {'transactions':>13}")
+    prices = Prices.from_config(Ledger().config)
+    header = ("original", "target", "measured", "of it gas", "messages", "gas")
+    print(f"{'operation':20}" + "".join(f" {name:>10}" for name in header) + f" {'transactions':>13}")
     for row in rows:
+        gas_nano, rest_nano = None, None
+        if row.gas is not None and row.all_in_nano is not None:
+            gas_nano = row.gas * prices.gas_price >> 16
+            rest_nano = row.all_in_nano - gas_nano
         met = "" if row.all_in_nano is None else "met" if row.all_in_nano <= row.target_nano else "above the target"
         print(
             f"{row.operation:20} {_ton(row.original_nano):>10} {_ton(row.target_nano):>10} "
-            f"{_ton(row.all_in_nano):>10} {row.gas if row.gas is not None else '-':>8} "
+            f"{_ton(row.all_in_nano):>10} {_ton(gas_nano):>10} {_ton(rest_nano):>10} "
+            f"{row.gas if row.gas is not None else '-':>10} "
             f"{row.messages if row.messages is not None else '-':>13}  {met}"
         )
+    for contract, living in ((Contract.ESCROW, 20), (Contract.NODE, 14)):
+        program = code(contract)
+        (cells, bits), (kept_cells, kept_bits) = size_of(program), size_of(living_code(program))
+        print(f"{contract}: {kept_cells} cells (budget {living}), {kept_bits} bits stay; {cells} and {bits} travel")
     FEES_JSON.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     print(f"TON, all-in, mainnet prices, wallet v4r2; written to {FEES_JSON.name}")
     return 0
