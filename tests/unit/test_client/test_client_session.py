@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from client.errors import (
     TooLittleAllotted,
 )
 from client.events import Done, Receipted, Text
+from client.relayer_link import RelayerLink
 from protocol.errors import Code
 from protocol.pricing import Stop
 from protocol.sealing import SealedRequest
@@ -157,6 +159,53 @@ async def test_a_relayer_that_says_wait_is_asked_again_with_the_same_bytes(world
     async with world.client() as client:
         assert (await ask(client))[0] == ANSWER
         assert len(world.posts) == 5 and len(set(world.posts)) == 1
+
+
+@pytest.mark.parametrize("frames", [0, 3, 7])
+@pytest.mark.parametrize("code", ["node-unknown", "node-not-live"])
+async def test_g16_a_restarted_relayer_that_has_not_met_the_node_yet_is_waited_for(
+    world: Any, behave: Any, frames: int, code: str
+) -> None:
+    world.on_post = [behave.cut_after(frames), behave.refuse(code, 404), behave.refuse(code, 404)]
+    async with world.client() as client:
+        text, receipt = await ask(client)
+        assert text == ANSWER
+        assert len(world.posts) == 4 and len(set(world.posts)) == 1
+        assert len(world.enclave.opened) == 1
+        assert [held.hash for held in client.receipts()] == [receipt.hash]
+
+
+@pytest.mark.parametrize("code", ["node-unknown", "node-not-live"])
+async def test_g4_what_a_node_may_have_run_is_not_asked_anew_unasked(world: Any, behave: Any, code: str) -> None:
+    world.on_post = [behave.cut_after(0)] + [behave.refuse(code, 404)] * (delivery.MAX_ATTEMPTS - 1)
+    async with world.client() as client:
+        with pytest.raises(AnswerLost, match=code):
+            await ask(client)
+        assert len(world.posts) == delivery.MAX_ATTEMPTS and len(set(world.posts)) == 1
+        (recovered,) = await client.recover()
+        assert recovered.receipt is not None and len(world.enclave.opened) == 1
+
+
+async def test_an_unknown_node_is_final_for_a_request_that_never_left(
+    world: Any, behave: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.on_post = [behave.refuse("node-unknown", 404)] * 2
+    real, downs = RelayerLink.post, [True]
+
+    @asynccontextmanager
+    async def down_first(link: RelayerLink, sealed: bytes) -> AsyncIterator[Any]:
+        url, link.url = link.url, "http://127.0.0.1:1" if downs and downs.pop() else link.url
+        try:
+            async with real(link, sealed) as parts:
+                yield parts
+        finally:
+            link.url = url
+
+    monkeypatch.setattr(RelayerLink, "post", down_first)
+    async with world.client() as client:
+        with pytest.raises(RelayerRefused, match="cause of node-unknown"):
+            await ask(client)
+        assert len({SealedRequest.from_bytes(post).request_id for post in world.posts}) == len(world.posts) == 2
 
 
 async def test_a_relayers_no_keeps_the_promise_counted(world: Any, behave: Any) -> None:
