@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from protocol.link import LinkCode
 from relayer.core.effects import AskForClaim, Effect, SubmitClaim
 from relayer.core.facts import (
     ClaimDeclined,
@@ -76,12 +77,12 @@ def step(settlement: Settlement, fact: Fact, *, settle_seconds: int, retry_secon
     """Apply one fact. Pure; a fact without an edge changes no phase.
 
     `settle_seconds` is the pause after a landed claim, in which its payments arrive; `retry_seconds` the one after a
-    refusal or an expiry.
+    refusal or an expiry. The one for want of an enclave ends with the node's next offer.
     """
     if isinstance(fact, NodeSeen):
         return _seen(settlement, fact), ()
     if isinstance(fact, OfferPublished):
-        return replace(settlement, key=fact.key), ()  # it was compared with the chain
+        return _offered(settlement, fact), ()
     to = EDGES.get((settlement.phase, type(fact)))
     if to is None:
         return settlement, ()
@@ -116,6 +117,14 @@ def _ready(settlement: Settlement, fact: ClaimReady, to: Phase, pause_seconds: i
         settlement, phase=to, seqno=fact.seqno, valid_until=fact.valid_until, message_hash=fact.message_hash
     )
     return after, (SubmitClaim(fact.node, fact.seqno, fact.valid_until, fact.message_hash, fact.message),)
+
+
+def _offered(settlement: Settlement, fact: OfferPublished) -> Settlement:
+    after = replace(settlement, key=fact.key)  # it was compared with the chain
+    if after.last_code != LinkCode.NO_ENCLAVE:
+        return after
+    # An offer comes from an enclave that runs: what the agent could not sign without one it can now.
+    return replace(after, not_before=0, last_code="")
 
 
 def _seen(settlement: Settlement, fact: NodeSeen) -> Settlement:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import permutations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -109,6 +110,30 @@ def test_settlement__late_verdict_on_an_older_claim_changes_nothing() -> None:
     landed, _ = step(first, old)
     second, _ = step(landed, ready(1, salt=1))
     assert step(second, old) == (second, ())
+
+
+@pytest.mark.parametrize(("code", "waits"), [("no-enclave", False), ("not-signed", True), ("too-late", True)])
+def test_settlement__an_offer_ends_the_pause_for_want_of_an_enclave_and_no_other(code: str, waits: bool) -> None:
+    policy, owed = SettlePolicy(), Owed(10**9, 1, 5)
+    state = Settlement(NODE)
+    for fact in (facts.ClaimDue(NODE, 1, "amount", 5, 100), facts.ClaimDeclined(NODE, 1, code, 101)):
+        state, _ = step(state, fact)
+    assert due(policy, state, owed, 102) is None
+    state, opened = step(state, facts.OfferPublished(NODE, KEY, b"\x08" * 32, 102))
+    assert opened == () and state.declined == 1
+    assert (due(policy, state, owed, 102) is None) is waits
+    assert due(policy, state, owed, 101 + 300) == "amount"
+
+
+def test_settlement__an_offer_cuts_no_pause_after_a_landed_claim() -> None:
+    state = Settlement(NODE)
+    for fact in (facts.ClaimDue(NODE, 1, "amount", 5, 1), facts.ClaimDeclined(NODE, 1, "no-enclave", 1), ready(0)):
+        state, _ = step(state, fact)
+    landed = judge(state, seqno=1, now=500)
+    assert landed is not None
+    state, _ = step(state, landed)
+    after, _ = step(state, facts.OfferPublished(NODE, KEY, b"\x08" * 32, 501))
+    assert after.not_before == state.not_before == 530
 
 
 def test_settlement__table_has_no_way_to_a_second_claim_while_one_is_out() -> None:
