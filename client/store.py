@@ -6,6 +6,7 @@ request, receipts) is written in one transaction, so that kill -9 at any point l
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -24,6 +25,8 @@ from protocol.terms import read_terms, terms_to_bytes
 
 VERSION = b"1"
 FILE = "client.db"
+BUSY_MILLISECONDS = 5000
+log = logging.getLogger("cocoon.client")
 
 
 class Store:
@@ -38,13 +41,14 @@ class Store:
         path = home / FILE
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite itself would let the umask decide
-            db = sqlite3.connect(path, isolation_level=None)
+            db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MILLISECONDS / 1000)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
             db.execute("PRAGMA secure_delete = ON")
             store = cls(db)
             store._prepare({"version": VERSION, "network_id": network_id, "registry": registry, "owner": owner}, path)
+            store._empty_log()
         except sqlite3.Error as error:
             raise HomeError(
                 f"{path} cannot be used ({error})", "restore it from a backup, or use a new home"
@@ -83,6 +87,19 @@ class Store:
                     "make room on the disk, check the folder's rights, and ask again; nothing that was on disk is lost",
                 ) from error
             raise
+
+    def _empty_log(self) -> None:
+        """Deleted rows are zeroed in the database, but every page as it was stands in the write-ahead log until that is
+        written back and cut off: with it a thief of the disk would open recorded traffic."""
+        try:
+            self._db.execute("PRAGMA busy_timeout = 0")  # requests do not wait for whoever else reads the file
+            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._db.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+        except sqlite3.Error as error:  # what was committed stays so, and the next one tries again
+            log.warning("the log of the client's books cannot be emptied (%s): it keeps old secrets till it can", error)
+            return
+        if busy:
+            log.warning("the client's books are read by another process: their log keeps secrets till it ends")
 
     # ---- escrows
 
@@ -196,6 +213,7 @@ class Store:
                     self._db.execute("DELETE FROM request WHERE request_id = ?", (issued.request_id,))
             if dropped is not None:
                 self._db.execute("DELETE FROM request WHERE request_id = ?", (dropped,))
+        self._empty_log()
 
     def _put_receipt(
         self, issued: IssuedReceipt, promise: Promise, request: Request, answered: bool, answer: bytes | None
@@ -262,6 +280,7 @@ class Store:
         """Requests that ended long before are not repeated: their secrets go. A late receipt still finds the rest."""
         with self._transaction():
             self._db.execute("UPDATE request SET sealed = x'', secret = x'' WHERE expires_at < ?", (before,))
+        self._empty_log()
 
     # ---- receipts
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,62 @@ async def test_g16_a_receipt_in_clear_is_kept_when_its_sealed_part_never_comes(w
             await ask(client)
         (request,) = client.store.requests()
         assert request.outer is not None and len(request.outer) == 244
+
+
+def on_disk(home: Path) -> bytes:
+    """Everything that a thief of the disk could read."""
+    return b"".join(path.read_bytes() for path in sorted(home.iterdir()) if path.is_file())
+
+
+@pytest.mark.parametrize("together", [1, 12])
+async def test_g11_the_secret_of_an_answered_request_is_on_no_disk_while_the_client_runs(
+    world: Any, behave: Any, together: int
+) -> None:
+    async with world.client() as client:
+        await ask(client)
+        await asyncio.gather(*(ask(client) for _ in range(together)))
+        world.on_post = [behave.end_after(2)] * delivery.MAX_ATTEMPTS
+        with pytest.raises(Exception, match="incomplete"):
+            await ask(client)
+        secrets = [opening.response_secret for opening in world.enclave.openings]
+        assert len(secrets) == together + 2
+        left = on_disk(world.home)
+        assert [secret in left for secret in secrets] == [False] * (together + 1) + [True]
+        sealed = set(world.posts)
+        assert [post[-200:] in left for post in sealed].count(True) == 1
+        await client.recover()
+        left = on_disk(world.home)
+        assert not any(secret in left for secret in secrets)
+        assert not any(post[-200:] in left for post in sealed)
+
+
+async def test_g11_a_client_killed_before_it_emptied_its_log_empties_it_when_it_is_back(
+    world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = tmp_path / "killed"
+    async with world.client() as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "_empty_log", lambda self: None)
+            await ask(client)
+        shutil.copytree(world.home, copy, ignore=shutil.ignore_patterns("lock"))
+    (secret,) = [opening.response_secret for opening in world.enclave.openings]
+    assert secret in on_disk(copy)
+    world.home = copy
+    async with world.client():
+        assert secret not in on_disk(copy)
+
+
+async def test_a_reader_of_the_books_delays_no_request(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async with world.client() as client:
+        with closing(sqlite3.connect(world.home / "client.db", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM meta").fetchall()
+            async with asyncio.timeout(3):
+                await ask(client)
+            assert "read by another process" in caplog.text
+        await ask(client)
+        left = on_disk(world.home)
+        assert not any(opening.response_secret in left for opening in world.enclave.openings)
 
 
 async def test_one_process_at_a_time_owns_the_books(world: Any) -> None:
