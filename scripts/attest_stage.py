@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pytoniq_core import Cell
+from pytoniq_core import Cell, begin_cell
 
 from attestation.collateral import Collateral
 from attestation.onchain.collateral import collateral_messages
@@ -21,7 +21,8 @@ from devnet.ledger import Ledger
 from devnet.trace import Trace
 from scripts.compile import CONTRACTS, assemble
 from scripts.stage import TON, key_of, public
-from wrappers.registry import genesis, singleton_address, singleton_state_init
+from wrappers.ops import Op
+from wrappers.registry import singleton_address, singleton_state_init
 from wrappers.signed import GenesisState, network_id, sign
 
 SOURCE = CONTRACTS / "attestation" / "attestation.fc"
@@ -79,7 +80,7 @@ class Stage:
             source=self.registry,
             destination=self.account,
             value_nano=10 * TON,
-            body=genesis(signature, state),
+            body=begin_cell().store_uint(Op.GENESIS, 32).store_bytes(signature).store_ref(state).end_cell(),
             state_init=singleton_state_init(self.code, public(self.genesis_key), 0),
         )
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TypeVar
 
-from pytoniq_core import Cell, HashMap, begin_cell
+from pytoniq_core import Cell, HashMap, Slice, begin_cell
 
 from attestation.onchain.statements import DEFECTS
+from wrappers.cells import CellError
+
+_Value = TypeVar("_Value")
 
 NO_LAUNCH = sha256(bytes(144)).digest()
 """`launch` of an image that runs with MRCONFIGID, MROWNER and MROWNERCONFIG all zero."""
@@ -65,3 +69,123 @@ def genesis_state(
     more = begin_cell().store_bytes(root_key[32:]).store_maybe_ref(dictionary.serialize() if images else None)
     cell = begin_cell().store_bytes(registry).store_bytes(network_id).store_bytes(root_key[:32])
     return cell.store_ref(policy.to_cell()).store_ref(more.end_cell()).end_cell()
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityState:
+    """A certificate that the root signed, with its list. `end` 0: none; `crl_until` 0: no list. Unix seconds."""
+
+    key: bytes
+    begin: int
+    end: int
+    serial: int
+    crl_issued: int
+    crl_until: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatementState:
+    """TCB info of one platform type, or the QE identity."""
+
+    issued: int
+    until: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformState:
+    denied: bool
+    node: bytes | None
+    """The node that the platform serves."""
+    since: int
+    """A quote must bind a masterchain block with a higher seqno."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierState:
+    """TL-B: AttestationState, without the serials and levels that only the contract needs."""
+
+    registry: bytes
+    network_id: bytes
+    simulated: bool
+    platforms: Mapping[bytes, PlatformState]
+    images: Mapping[bytes, ChainImage]
+    policy: ChainPolicy
+    root: AuthorityState
+    platform_authority: AuthorityState
+    processor_authority: AuthorityState
+    signer: AuthorityState
+    tcb: Mapping[bytes, StatementState]
+    """By FMSPC (6 bytes)."""
+    qe: StatementState
+
+    @classmethod
+    def from_cell(cls, cell: Cell) -> VerifierState:
+        """Raises CellError for anything else, a contract before its genesis included."""
+        try:
+            return _state(cell)
+        except CellError:
+            raise
+        except Exception as error:  # pytoniq-core raises many unrelated types on malformed input
+            raise CellError(f"not the verifier's state: {error}") from error
+
+
+def _state(cell: Cell) -> VerifierState:
+    root = cell.begin_parse()
+    registry, network_id, simulated = root.load_bytes(32), root.load_bytes(32), bool(root.load_bit())
+    platforms = _dictionary(root.load_maybe_ref(), 256, _platform)
+    images = _dictionary(root.load_maybe_ref(), 256, lambda s: ChainImage(s.load_uint(8), s.load_bytes(32)))
+    policy, collateral = _policy(root.load_ref()), root.load_ref().begin_parse()
+    if root.remaining_bits or root.remaining_refs:
+        raise CellError("not the verifier's state: something follows it")
+    collateral.load_uint(32)
+    root_authority, platform, processor = (_authority(collateral.load_ref()) for _ in range(3))
+    statements = collateral.load_ref().begin_parse()
+    tcb = _dictionary(statements.load_maybe_ref(), 48, _statement)
+    signer = _authority(statements.load_ref())
+    qe = _statement(statements.load_ref().begin_parse())
+    return VerifierState(
+        registry=registry,
+        network_id=network_id,
+        simulated=simulated,
+        platforms=platforms,
+        images=images,
+        policy=policy,
+        root=root_authority,
+        platform_authority=platform,
+        processor_authority=processor,
+        signer=signer,
+        tcb=tcb,
+        qe=qe,
+    )
+
+
+def _dictionary(cell: Cell | None, bits: int, read: Callable[[Slice], _Value]) -> dict[bytes, _Value]:
+    if cell is None:
+        return {}
+    found: dict[int, _Value] = HashMap.parse(cell.begin_parse(), bits, value_deserializer=read) or {}
+    return {key.to_bytes(bits // 8, "big"): value for key, value in found.items()}
+
+
+def _platform(slice_: Slice) -> PlatformState:
+    denied, node = bool(slice_.load_bit()), slice_.load_bytes(32)
+    return PlatformState(denied, node if any(node) else None, slice_.load_uint(32))
+
+
+def _authority(cell: Cell) -> AuthorityState:
+    slice_ = cell.begin_parse()
+    key = slice_.load_bytes(64)
+    begin, end, serial = slice_.load_uint(32), slice_.load_uint(32), slice_.load_uint(168)
+    return AuthorityState(key, begin, end, serial, slice_.load_uint(32), slice_.load_uint(32))
+
+
+def _statement(slice_: Slice) -> StatementState:
+    return StatementState(slice_.load_uint(32), slice_.load_uint(32), slice_.load_uint(32))
+
+
+def _policy(cell: Cell) -> ChainPolicy:
+    slice_ = cell.begin_parse()
+    floor, ceiling, defects, longest = (int(slice_.load_uint(bits)) for bits in (32, 32, 8, 32))
+    accepted = frozenset(status for status, found in DEFECTS.items() if found & ~defects == 0)
+    flags = [int(slice_.load_uint(64)) for _ in range(4)]
+    return ChainPolicy(floor, ceiling, accepted, longest, *flags)

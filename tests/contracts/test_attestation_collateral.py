@@ -7,22 +7,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from attestation_mirror import ROOT_KEY, Mirror, lists, moment, statement, tee
+from attestation_mirror import NODE, ROOT_KEY, Mirror, lists, moment, statement, tee
 from cryptography.hazmat.primitives.serialization import Encoding
 from pytoniq_core import Cell, begin_cell
 
 from attestation.collateral import Collateral
 from attestation.onchain.certificates import public_key
-from attestation.onchain.collateral import authority_message, collateral_messages, crl_message
+from attestation.onchain.collateral import authority_message, collateral_messages, crl_message, needed_messages
 from attestation.onchain.errors import VerifierError as Error
 from attestation.onchain.messages import ROOT, Op, appraise
-from attestation.onchain.state import ChainPolicy
+from attestation.onchain.state import ChainPolicy, PlatformState, VerifierState
 from attestation.onchain.statements import qe_message, tcb_message
 from attestation.simulated import collateral as simulated
 from attestation.simulated import pki
 from attestation.simulated.collateral import Findings
 from attestation.witness import QuoteParts
 from devnet.ledger import Snapshot
+from wrappers.cells import CellError
 from wrappers.code import size_of
 
 SIGNER_KEY = pki.raw_public_key(pki.tcb_signer().key)
@@ -345,6 +346,37 @@ def test_collateral_state_is_what_genesis_leaves_to_intel() -> None:
             if name != missing:
                 mirror.stage.tell(body)
         assert mirror.attest().exit_code != 0, missing
+
+
+def state_of(mirror: Mirror) -> VerifierState:
+    data = mirror.ledger.account(mirror.stage.account).data
+    assert data is not None
+    return VerifierState.from_cell(data)
+
+
+def test_state_reads_back_and_names_what_the_chain_lacks() -> None:
+    mirror = Mirror(policy=ChainPolicy(floor=17, ceiling=19, accepted_statuses=frozenset({"UpToDate", "OutOfDate"})))
+    collateral = simulated.mint(mirror.ledger.now)
+    state = state_of(mirror)
+    assert (state.registry, state.network_id, state.simulated) == (mirror.stage.registry, mirror.stage.network, True)
+    assert state.policy == mirror.policy and state.images == mirror.stage.images and not state.platforms
+    every = [name for name, _ in collateral_messages(collateral, ROOT_KEY)]
+    assert [name for name, _ in needed_messages(collateral, ROOT_KEY, state, mirror.ledger.now)] == every
+    mirror.load(collateral)
+    state = state_of(mirror)
+    assert [*needed_messages(collateral, ROOT_KEY, state, mirror.ledger.now)] == []
+    assert state.tcb[simulated.FMSPC].number == simulated.EVALUATION_NUMBER == state.qe.number
+    assert state.signer.key == SIGNER_KEY and state.platform_authority.key == PLATFORM_KEY
+    later = mirror.ledger.now + simulated.VALIDITY_SECONDS
+    lacking = {name for name, _ in needed_messages(collateral, ROOT_KEY, state, later)}
+    assert lacking == {"update_crl root", "update_crl PCK CA", "update_tcb", "update_qe"}
+    assert mirror.attest().exit_code == 0
+    assert state_of(mirror).platforms[tee().platform_id] == PlatformState(False, NODE, 0)
+
+
+def test_a_contract_before_its_genesis_has_no_state() -> None:
+    with pytest.raises(CellError):
+        VerifierState.from_cell(begin_cell().store_uint(1, 256).store_uint(0, 32).end_cell())
 
 
 def test_excess_of_an_update_returns_to_its_sender(mirror: Mirror) -> None:
