@@ -152,7 +152,7 @@ class Source:
             names = [
                 i for i in range(header, index) if self.tokens[i + 1].text == "(" and self.tokens[i].kind == "name"
             ]
-            name = names[-1] if names else header
+            name = names[0] if names else header
             yield Function(self.tokens[name].text, range(index + 1, self.partner[index]))
             index = self.partner[index] + 1
 

@@ -27,7 +27,7 @@ const int op::pay = 0x10;
     .end_cell());
   pay_out(node, 0, mode::carry_value + mode::bounce_on_failure);
 }
-int after() inline { return flag ? 1 : 2; }
+int after() method_id(7) { return flag ? 1 : 2; }
 """
 
 
@@ -59,8 +59,8 @@ def mutants() -> list[Mutant]:
         ("other mode", "pay_out(node, 0, mode::carry_balance + mode::bounce_on_failure);"),
         ("no mode", "pay_out(node, 0, mode::carry_value + 0);"),
         ("drop operand", "pay_out(node, 0, mode::carry_value);"),
-        ("first choice", "int after() inline { return ((flag) | true) ? 1 : 2; }"),
-        ("second choice", "int after() inline { return ((flag) & false) ? 1 : 2; }"),
+        ("first choice", "int after() method_id(7) { return ((flag) | true) ? 1 : 2; }"),
+        ("second choice", "int after() method_id(7) { return ((flag) & false) ? 1 : 2; }"),
         ("other constant", "const int max_rows = 17;"),
         ("other constant", "const int max_rows = 15;"),
     ],
