@@ -20,6 +20,11 @@ class ContractError(IntEnum):
     WRONG_CODE = 202
     BAD_TERMS = 203
     BAD_PARAMETERS = 204
+    OPENING_STOPPED = 205
+    NO_PROPOSAL = 206
+    NOT_READY = 207
+    PROPOSAL_OVER = 208
+    TOO_MANY_PROPOSALS = 209
 
     WRONG_SEQNO = 400
     WRONG_TIME = 401
@@ -72,7 +77,12 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.BAD_TERMS: Explanation(
         "close timer outside the registry's bounds, or a share that is not 0", "choose terms within the bounds"
     ),
-    _E.BAD_PARAMETERS: Explanation("parameters outside the bounds in code", "see check_state in contracts/registry.fc"),
+    _E.BAD_PARAMETERS: Explanation("parameters outside the bounds in code", "see contracts/registry/governance.fc"),
+    _E.OPENING_STOPPED: Explanation("the governor has stopped openings of this kind", "wait for a proposal to reopen"),
+    _E.NO_PROPOSAL: Explanation("no such settings are proposed", "propose them, and execute exactly those"),
+    _E.NOT_READY: Explanation("the proposal's time-lock has not run", "wait until it is ready"),
+    _E.PROPOSAL_OVER: Explanation("the proposal was ready for two weeks and not executed", "propose it again"),
+    _E.TOO_MANY_PROPOSALS: Explanation("eight proposals are pending", "cancel one, or wait until one is over"),
     _E.WRONG_SEQNO: Explanation("another claim landed first", "read the node's seqno and sign again"),
     _E.WRONG_TIME: Explanation("valid_until is past, or more than 120 s ahead", "sign again with a fresh valid_until"),
     _E.KEY_ENDED: Explanation(

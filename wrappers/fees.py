@@ -18,7 +18,7 @@ class Gas:
     """Gas constants of gas.fc; tests compare both files and pin each to a measurement."""
 
     OPEN: Final = 7550
-    ADMIT: Final = 3450
+    ADMIT: Final = 3600
     ADMITTED: Final = 2700
     VERDICT: Final = 44550
     NODE_INIT: Final = 6000

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Self
 
@@ -10,6 +11,7 @@ from pytoniq_core import Cell, begin_cell
 
 from wrappers.cells import CellError
 from wrappers.code import Contract, code, living_code, size_of
+from wrappers.dicts import ids_cell, load_ids
 from wrappers.escrow import EscrowConfig
 from wrappers.node import NodeConfig, VerdictBody
 from wrappers.ops import Op
@@ -65,6 +67,50 @@ class Parameters:
     max_close_timer: int
 
 
+NOBODY = bytes(32)
+STOP_NODES, STOP_ESCROWS = 1, 2
+DAY_SECONDS = 86_400
+PROPOSAL_LIFE = 14 * DAY_SECONDS
+"""A proposal may be executed from the end of its time-lock for this long."""
+MAX_PROPOSALS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that governance may change, for children that are born later. TL-B: Settings."""
+
+    parameters: Parameters
+    attestation: bytes
+    stub_prefix: bytes
+    node_code: Cell
+    escrow_code: Cell
+    treasury: bytes
+    time_lock: int
+    """Seconds that a proposal waits; 1 to 30 days."""
+    stopped: int = 0
+    """What may not be opened: STOP_NODES, STOP_ESCROWS, or both."""
+
+    def node_terms(self) -> Cell:
+        p = self.parameters
+        cells, bits = size_of(living_code(self.node_code))
+        terms = begin_cell().store_bytes(self.attestation).store_bytes(self.stub_prefix)
+        terms.store_coins(p.gas_level_nano).store_coins(p.payout_threshold_nano)
+        terms.store_uint(p.unbonding, 32).store_uint(p.claim_window, 32).store_uint(p.challenge_window, 32)
+        return terms.store_uint(cells, 16).store_uint(bits, 32).store_ref(self.node_code).end_cell()
+
+    def escrow_terms(self) -> Cell:
+        p = self.parameters
+        cells, bits = size_of(living_code(self.escrow_code))
+        terms = begin_cell().store_uint(p.min_close_timer, 32).store_uint(p.max_close_timer, 32)
+        return terms.store_uint(cells, 16).store_uint(bits, 32).store_ref(self.escrow_code).end_cell()
+
+    def to_cell(self) -> Cell:
+        p = self.parameters
+        cell = begin_cell().store_uint(self.stopped, 8).store_coins(p.min_stake_nano).store_coins(p.min_deposit_nano)
+        cell.store_bytes(self.treasury).store_uint(self.time_lock, 32)
+        return cell.store_ref(self.node_terms()).store_ref(self.escrow_terms()).end_cell()
+
+
 @dataclass(frozen=True, slots=True)
 class RegistryState:
     """TL-B: RegistryData."""
@@ -76,6 +122,13 @@ class RegistryState:
     stub_code: Cell
     node_code: Cell
     escrow_code: Cell
+    treasury: bytes = NOBODY
+    time_lock: int = 2 * DAY_SECONDS
+    stopped: int = 0
+    candidate: bytes | None = None
+    """Who was offered to govern and has not accepted yet."""
+    proposals: Mapping[bytes, int] = field(default_factory=dict)
+    """When each proposal may be executed, by the hash of its settings."""
 
     @property
     def stub_prefix(self) -> bytes:
@@ -83,20 +136,29 @@ class RegistryState:
         depth = self.stub_code.get_depth(0)
         return b"\x02\x01\x34" + depth.to_bytes(2, "big") + bytes(2) + bytes(self.stub_code.hash)
 
+    @property
+    def settings(self) -> Settings:
+        """What a proposal replaces."""
+        return Settings(
+            self.parameters,
+            self.attestation,
+            self.stub_prefix,
+            self.node_code,
+            self.escrow_code,
+            self.treasury,
+            self.time_lock,
+            self.stopped,
+        )
+
     def to_cell(self) -> Cell:
-        p = self.parameters
-        node_cells, node_bits = size_of(living_code(self.node_code))
-        node = begin_cell().store_bytes(self.attestation).store_bytes(self.stub_prefix)
-        node.store_coins(p.gas_level_nano).store_coins(p.payout_threshold_nano)
-        node.store_uint(p.unbonding, 32).store_uint(p.claim_window, 32).store_uint(p.challenge_window, 32)
-        node.store_uint(node_cells, 16).store_uint(node_bits, 32).store_ref(self.node_code)
-        escrow_cells, escrow_bits = size_of(living_code(self.escrow_code))
-        escrow = begin_cell().store_uint(p.min_close_timer, 32).store_uint(p.max_close_timer, 32)
-        escrow.store_uint(escrow_cells, 16).store_uint(escrow_bits, 32).store_ref(self.escrow_code)
+        p, settings = self.parameters, self.settings
         root = begin_cell().store_bytes(self.governor).store_bytes(self.attestation).store_bytes(self.stub_prefix)
-        root.store_coins(p.min_stake_nano).store_coins(p.min_deposit_nano)
-        root.store_ref(self.stub_code).store_ref(node.end_cell()).store_ref(escrow.end_cell())
-        return root.store_ref(begin_cell().store_bytes(self.network_id).end_cell()).end_cell()
+        root.store_uint(self.stopped, 8).store_coins(p.min_stake_nano).store_coins(p.min_deposit_nano)
+        root.store_ref(self.stub_code).store_ref(settings.node_terms()).store_ref(settings.escrow_terms())
+        more = begin_cell().store_bytes(self.network_id).store_bytes(self.candidate or NOBODY)
+        more.store_bytes(self.treasury).store_uint(self.time_lock, 32)
+        more.store_dict(ids_cell(self.proposals, lambda ready_at: begin_cell().store_uint(ready_at, 32)))
+        return root.store_ref(more.end_cell()).end_cell()
 
     @classmethod
     def from_cell(cls, cell: Cell) -> Self:
@@ -104,9 +166,11 @@ class RegistryState:
         try:
             root = cell.begin_parse()
             governor, attestation, prefix = root.load_bytes(32), root.load_bytes(32), root.load_bytes(39)
-            min_stake, min_deposit = root.load_coins() or 0, root.load_coins() or 0
+            stopped, min_stake, min_deposit = root.load_uint(8), root.load_coins() or 0, root.load_coins() or 0
             stub, node, escrow = root.load_ref(), root.load_ref().begin_parse(), root.load_ref().begin_parse()
-            network = root.load_ref().begin_parse().load_bytes(32)
+            more = root.load_ref().begin_parse()
+            network, candidate, treasury = more.load_bytes(32), more.load_bytes(32), more.load_bytes(32)
+            time_lock, proposals = more.load_uint(32), load_ids(more, lambda value: int(value.load_uint(32)))
             node.skip_bits(256 + 312)
             gas_level, threshold = node.load_coins() or 0, node.load_coins() or 0
             unbonding, claim_window, challenge_window = (node.load_uint(32) for _ in range(3))
@@ -125,7 +189,20 @@ class RegistryState:
             min_timer,
             max_timer,
         )
-        state = cls(governor, network, attestation, parameters, stub, node_code, escrow_code)
+        state = cls(
+            governor,
+            network,
+            attestation,
+            parameters,
+            stub,
+            node_code,
+            escrow_code,
+            treasury,
+            time_lock,
+            stopped,
+            candidate if candidate != NOBODY else None,
+            proposals,
+        )
         if state.stub_prefix != prefix or state.to_cell().hash != cell.hash:
             raise CellError("not a registry's state: it does not agree with itself")
         return state
@@ -151,3 +228,33 @@ def open_escrow(code_hash: bytes, index: int, config: EscrowConfig) -> Cell:
 def admit(node: bytes, verdict: VerdictBody) -> Cell:
     """Body from the governor to the registry; refused by code on the main network."""
     return begin_cell().store_uint(Op.ADMIT, 32).store_bytes(node).store_ref(verdict.to_cell()).end_cell()
+
+
+def offer_governor(account: bytes | None) -> Cell:
+    """Body from the governor: offers the office to `account`; None withdraws the offer."""
+    return begin_cell().store_uint(Op.OFFER_GOVERNOR, 32).store_bytes(account or NOBODY).end_cell()
+
+
+def accept_governor() -> Cell:
+    """Body from the account that was offered to govern: it governs from now on."""
+    return begin_cell().store_uint(Op.ACCEPT_GOVERNOR, 32).end_cell()
+
+
+def stop_opening(kinds: int) -> Cell:
+    """Body from the governor: STOP_NODES, STOP_ESCROWS or both, at once. Only executed settings reopen."""
+    return begin_cell().store_uint(Op.STOP_OPENING, 32).store_uint(kinds, 8).end_cell()
+
+
+def propose(settings: Settings) -> Cell:
+    """Body from the governor: starts the time-lock of `settings`."""
+    return begin_cell().store_uint(Op.PROPOSE, 32).store_ref(settings.to_cell()).end_cell()
+
+
+def cancel(settings_hash: bytes) -> Cell:
+    """Body from the governor: drops a proposal; `settings_hash` is that of the settings' cell."""
+    return begin_cell().store_uint(Op.CANCEL, 32).store_bytes(settings_hash).end_cell()
+
+
+def execute(settings: Settings) -> Cell:
+    """Body from the governor, when the time-lock has run: `settings` hold, every other proposal is dropped."""
+    return begin_cell().store_uint(Op.EXECUTE, 32).store_ref(settings.to_cell()).end_cell()

@@ -1,0 +1,277 @@
+"""Governance: handover, time-lock, bounds, narrowing; what it cannot reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from pytoniq_core import Cell, begin_cell
+from test_escrow import code_of
+
+from devnet.trace import Trace
+from scripts.stage import DAY, HOUR, TON, Pair, World
+from wrappers import escrow, registry
+from wrappers.cells import address_of
+from wrappers.code import Contract, code
+from wrappers.errors import ContractError
+from wrappers.ops import Op
+from wrappers.registry import PROPOSAL_LIFE, STOP_ESCROWS, STOP_NODES, RegistryState, Settings
+
+LOCK = 2 * DAY
+
+
+def state_of(world: World) -> RegistryState:
+    data = world.ledger.account(world.registry).data
+    assert data is not None
+    return RegistryState.from_cell(data)
+
+
+def govern(world: World, body: Cell, value: int = TON) -> Trace:
+    return world.send(world.governor, world.registry, value, body)
+
+
+def wanted(world: World, **change: int) -> Settings:
+    settings = state_of(world).settings
+    return replace(settings, parameters=replace(settings.parameters, **change))
+
+
+def test_g20_settings_take_effect_after_the_time_lock_and_not_a_second_before(world: World) -> None:
+    settings = wanted(world, min_stake_nano=7 * TON)
+    assert not govern(world, registry.propose(settings)).failed
+    assert state_of(world).proposals == {settings.to_cell().hash: world.ledger.now + LOCK}
+    world.ledger.now += LOCK - 1
+    assert code_of(govern(world, registry.execute(settings))) == ContractError.NOT_READY
+    assert state_of(world).parameters == world.parameters
+    world.ledger.now += 1
+    assert not govern(world, registry.execute(settings)).failed
+    assert state_of(world).parameters.min_stake_nano == 7 * TON and not state_of(world).proposals
+    _, trace = world.open_node()
+    assert trace.failed[0].exit_code == ContractError.LOW_VALUE
+    assert code_of(govern(world, registry.execute(settings))) == ContractError.NO_PROPOSAL
+
+
+def test_g20_a_ripe_proposal_expires(world: World) -> None:
+    settings = wanted(world, min_stake_nano=7 * TON)
+    govern(world, registry.propose(settings))
+    snapshot = world.ledger.snapshot()
+    world.ledger.now += LOCK + PROPOSAL_LIFE + 1
+    assert code_of(govern(world, registry.execute(settings))) == ContractError.PROPOSAL_OVER
+    world.ledger.revert(snapshot)
+    world.ledger.now += LOCK + PROPOSAL_LIFE
+    assert not govern(world, registry.execute(settings)).failed
+
+
+def test_g20_proposed_again_waits_again_and_a_change_is_another_proposal(world: World) -> None:
+    settings = wanted(world, min_stake_nano=7 * TON)
+    govern(world, registry.propose(settings))
+    world.ledger.now += LOCK - 1
+    govern(world, registry.propose(settings))
+    world.ledger.now += LOCK - 1
+    assert code_of(govern(world, registry.execute(settings))) == ContractError.NOT_READY
+    world.ledger.now += 1
+    other = wanted(world, min_stake_nano=8 * TON)
+    assert code_of(govern(world, registry.execute(other))) == ContractError.NO_PROPOSAL
+
+
+def test_g20_cancelled_is_gone_and_executing_one_drops_the_others(world: World) -> None:
+    first, second = wanted(world, min_stake_nano=7 * TON), wanted(world, min_stake_nano=8 * TON)
+    for settings in (first, second):
+        govern(world, registry.propose(settings))
+    assert not govern(world, registry.cancel(bytes(second.to_cell().hash))).failed
+    assert code_of(govern(world, registry.cancel(bytes(second.to_cell().hash)))) == ContractError.NO_PROPOSAL
+    govern(world, registry.propose(second))
+    world.ledger.now += LOCK
+    assert not govern(world, registry.execute(first)).failed
+    assert code_of(govern(world, registry.execute(second))) == ContractError.NO_PROPOSAL
+
+
+def test_eight_proposals_are_pending_and_expired_ones_make_room(world: World) -> None:
+    many = [wanted(world, min_stake_nano=(10 + index) * TON) for index in range(9)]
+    for settings in many[:8]:
+        assert not govern(world, registry.propose(settings)).failed
+    assert code_of(govern(world, registry.propose(many[8]))) == ContractError.TOO_MANY_PROPOSALS
+    assert not govern(world, registry.propose(many[0])).failed
+    world.ledger.now += LOCK + PROPOSAL_LIFE + 1
+    assert not govern(world, registry.propose(many[8])).failed
+    assert list(state_of(world).proposals) == [bytes(many[8].to_cell().hash)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"min_stake_nano": 10**15 + 1},
+        {"min_deposit_nano": 10**15 + 1},
+        {"gas_level_nano": 10**15 + 1},
+        {"payout_threshold_nano": 10**15 + 1},
+        {"unbonding": HOUR - 1},
+        {"unbonding": 60 * DAY + 1},
+        {"claim_window": 7 * DAY - 1},
+        {"claim_window": 60 * DAY + 1},
+        {"challenge_window": HOUR - 1},
+        {"challenge_window": 60 * DAY + 1},
+        {"min_close_timer": HOUR - 1},
+        {"max_close_timer": 7 * DAY + 1},
+        {"min_close_timer": 2 * HOUR, "max_close_timer": HOUR},
+    ],
+)
+def test_g20_settings_outside_the_bounds_in_code_are_refused(world: World, change: dict[str, int]) -> None:
+    body = registry.propose(wanted(world, **change))
+    assert code_of(govern(world, body)) == ContractError.BAD_PARAMETERS
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda s: replace(s, time_lock=DAY - 1),
+        lambda s: replace(s, time_lock=30 * DAY + 1),
+        lambda s: replace(s, stopped=4),
+        lambda s: replace(s, attestation=b"\x01" * 32),
+        lambda s: replace(s, stub_prefix=b"\x01" * 39),
+    ],
+)
+def test_g20_neither_bounds_of_the_time_lock_nor_attestation_nor_stub_can_be_changed(
+    world: World, alter: Callable[[Settings], Settings]
+) -> None:
+    body = registry.propose(alter(state_of(world).settings))
+    assert code_of(govern(world, body)) == ContractError.BAD_PARAMETERS
+
+
+def test_g9_terms_that_understate_the_codes_size_are_refused(world: World) -> None:
+    settings = state_of(world).settings
+    for terms, at in (("node", 0), ("escrow", 1)):
+        cells = [settings.node_terms(), settings.escrow_terms()]
+        bits = cells[at].bits.to01()
+        short = format(int(bits[-48:-32], 2) - 1, "016b")
+        altered = begin_cell()
+        for bit in bits[:-48] + short + bits[-32:]:
+            altered.store_bit(int(bit))
+        cells[at] = altered.store_ref(cells[at].refs[0]).end_cell()
+        root = settings.to_cell().begin_parse()
+        whole = begin_cell().store_bits(root.load_bits(root.remaining_bits)).store_ref(cells[0]).store_ref(cells[1])
+        body = begin_cell().store_uint(Op.PROPOSE, 32).store_ref(whole.end_cell()).end_cell()
+        assert code_of(govern(world, body)) == ContractError.BAD_PARAMETERS, terms
+
+
+def test_g20_a_code_change_concerns_later_children_only(world: World, pair: Pair) -> None:
+    # Any program whose first reference is the code to stay; here births of escrows made to look like those of nodes.
+    settings = replace(state_of(world).settings, escrow_code=code(Contract.NODE))
+    before = world.ledger.account(pair.escrow), world.ledger.account(pair.node)
+    govern(world, registry.propose(settings))
+    world.ledger.now += LOCK
+    assert not govern(world, registry.execute(settings)).failed
+    assert (world.ledger.account(pair.escrow), world.ledger.account(pair.node)) == before
+    _, trace = world.open_escrow(index=9)
+    assert trace.failed[0].exit_code == ContractError.WRONG_CODE
+    assert not world.send(world.client, pair.escrow, TON, escrow.close()).failed
+    world.ledger.now += HOUR
+    assert not world.send(world.client, pair.escrow, TON, escrow.finish()).failed
+    assert not world.alive(pair.escrow)
+
+
+def test_g20_openings_stop_at_once_and_reopen_only_by_time_lock(world: World, pair: Pair) -> None:
+    assert not govern(world, registry.stop_opening(STOP_ESCROWS)).failed
+    _, trace = world.open_escrow(index=5)
+    assert trace.failed[0].exit_code == ContractError.OPENING_STOPPED
+    assert not world.open_node(index=5)[1].failed
+    assert not govern(world, registry.stop_opening(STOP_NODES)).failed
+    _, trace = world.open_node(index=6)
+    assert trace.failed[0].exit_code == ContractError.OPENING_STOPPED
+    assert not govern(world, registry.stop_opening(0)).failed and state_of(world).stopped == 3
+    assert code_of(govern(world, registry.stop_opening(4))) == ContractError.BAD_PARAMETERS
+    # Who is in still works and gets out.
+    assert not world.settle_one(pair.escrow, pair.node, TON).failed
+    assert not world.send(world.client, pair.escrow, TON, escrow.close()).failed
+    reopened = replace(state_of(world).settings, stopped=0)
+    govern(world, registry.propose(reopened))
+    world.ledger.now += LOCK
+    assert not govern(world, registry.execute(reopened)).failed
+    assert not world.open_escrow(index=5)[1].failed
+
+
+def test_handover_takes_two_steps_and_an_offer_can_be_withdrawn(world: World) -> None:
+    heir = world.stranger
+    assert not govern(world, registry.offer_governor(heir.account)).failed
+    assert state_of(world).governor == world.governor.account and state_of(world).candidate == heir.account
+    assert not govern(world, registry.offer_governor(None)).failed
+    refused = world.send(heir, world.registry, TON, registry.accept_governor())
+    assert refused.failed[0].exit_code == ContractError.NOT_ALLOWED
+    govern(world, registry.offer_governor(heir.account))
+    assert code_of(govern(world, registry.accept_governor())) == ContractError.NOT_ALLOWED
+    assert not world.send(heir, world.registry, TON, registry.accept_governor()).failed
+    assert (state_of(world).governor, state_of(world).candidate) == (heir.account, None)
+    assert code_of(govern(world, registry.stop_opening(1))) == ContractError.NOT_ALLOWED
+    assert not world.send(heir, world.registry, TON, registry.stop_opening(1)).failed
+
+
+def test_g10_nobody_else_governs(world: World) -> None:
+    settings = wanted(world, min_stake_nano=7 * TON)
+    govern(world, registry.propose(settings))
+    world.ledger.now += LOCK
+    for body in (
+        registry.offer_governor(world.stranger.account),
+        registry.stop_opening(3),
+        registry.propose(settings),
+        registry.cancel(bytes(settings.to_cell().hash)),
+        registry.execute(settings),
+    ):
+        trace = world.send(world.stranger, world.registry, TON, body)
+        assert trace.failed[0].exit_code == ContractError.NOT_ALLOWED
+    assert state_of(world).proposals and state_of(world).parameters == world.parameters
+
+
+def test_g2_the_excess_of_governing_returns_and_the_registry_keeps_its_balance(world: World) -> None:
+    before = world.ledger.balance(world.registry)
+    trace = govern(world, registry.propose(wanted(world, min_stake_nano=7 * TON)))
+    assert trace.total_fees_nano == trace.balance_delta_nano
+    assert world.ledger.balance(world.registry) == before
+    assert trace.transactions[-1].account == world.governor.account
+    low = govern(world, registry.stop_opening(1), value=TON // 1000)
+    assert low.failed and state_of(world).stopped == 0
+
+
+def test_g10_governing_with_anything_more_is_refused(world: World) -> None:
+    body = begin_cell().store_cell(registry.stop_opening(1)).store_bit(1).end_cell()
+    assert govern(world, body).failed and state_of(world).stopped == 0
+
+
+def test_get_governance_tells_what_is_pending(world: World) -> None:
+    settings = replace(state_of(world).settings, treasury=b"\x07" * 32)
+    govern(world, registry.propose(settings))
+    govern(world, registry.offer_governor(world.stranger.account))
+    candidate, treasury, lock, stopped, proposals = world.ledger.run_get(world.registry, "get_governance")
+    assert (candidate, treasury, lock, stopped) == (int.from_bytes(world.stranger.account, "big"), 0, LOCK, 0)
+    assert isinstance(proposals, Cell)
+    world.ledger.now += LOCK
+    assert not govern(world, registry.execute(settings)).failed
+    assert state_of(world).treasury == b"\x07" * 32
+
+
+# A contract that does what its owner's internal messages say: forwards one message. Stands for a multisig.
+RELAY = "SETCP0 11 THROWIF NIP NIP NIP LDREF DROP 64 PUSHINT SENDRAWMSG"
+
+
+def test_g20_a_contract_can_govern(world: World) -> None:
+    from scripts.compile import assemble
+
+    program = assemble(f"<{{ {RELAY} }}>c")
+    init = begin_cell().store_uint(0b00110, 5).store_ref(program).store_ref(Cell.empty()).end_cell()
+    account = bytes(init.hash)
+    govern(world, registry.offer_governor(account))
+
+    def act(body: Cell) -> Trace:
+        message = begin_cell().store_uint(0x18, 6).store_address(address_of(world.registry)).store_coins(0)
+        message.store_uint(1, 107).store_ref(body)
+        order = begin_cell().store_ref(message.end_cell()).end_cell()
+        source = world.stranger.account
+        return world.ledger.send_internal(
+            source=source, destination=account, value_nano=TON, body=order, state_init=init
+        )
+
+    assert not act(registry.accept_governor()).of(world.registry)[0].aborted
+    assert state_of(world).governor == account
+    settings = wanted(world, min_deposit_nano=TON)
+    act(registry.propose(settings))
+    world.ledger.now += LOCK
+    act(registry.execute(settings))
+    assert state_of(world).parameters.min_deposit_nano == TON
