@@ -121,3 +121,60 @@ def test_shares_are_refused_while_nothing_pays_them(world: World, pair: Pair) ->
     for share in ("relayer_share", "royalty_share", "treasury_share"):
         terms = replace(world.row_terms(), **{share: 1})  # type: ignore[arg-type]
         assert owned(world, pair, escrow.allot(OTHER, 1, terms)) == ContractError.BAD_TERMS
+
+
+# ------------------------------------------------------------------------------------------------ messages to their end
+
+
+def test_every_message_to_an_escrow_is_read_to_its_end(world: World, pair: Pair) -> None:
+    release = escrow.CloseRelease(pair.node, TON, world.release(pair.escrow, pair.node, TON))
+    bodies = [
+        escrow.top_up(),
+        escrow.allot(OTHER, 1, world.row_terms()),
+        escrow.raise_allotment(pair.node, 1),
+        escrow.lower(pair.node, TON, release.signature),
+        escrow.withdraw(TON // 2),
+        escrow.reclaim(pair.node),
+        escrow.close(),
+        escrow.close([release]),
+    ]
+    snapshot = world.ledger.snapshot()
+    for body in bodies:
+        assert owned(world, pair, begin_cell().store_cell(body).store_bit(0).end_cell()) == CELL_UNDERFLOW
+        world.ledger.revert(snapshot)
+        assert owned(world, pair, body) == 0
+        world.ledger.revert(snapshot)
+    listed = escrow.close([release])
+    inner = begin_cell().store_cell(listed.refs[0]).store_bit(0).end_cell()
+    longer = begin_cell().store_bits(listed.bits).store_ref(inner).end_cell()
+    assert owned(world, pair, longer) == CELL_UNDERFLOW
+    assert owned(world, pair, escrow.close()) == 0
+    world.ledger.now += 2 * HOUR
+    finish = begin_cell().store_cell(escrow.finish()).store_bit(0).end_cell()
+    assert owned(world, pair, finish) == CELL_UNDERFLOW
+
+
+def test_all_that_is_free_can_be_allotted_and_not_a_nano_more(world: World, pair: Pair) -> None:
+    free = world.escrow(pair.escrow).free_nano + TON - world.fees.allot()
+    assert owned(world, pair, escrow.allot(OTHER, free + 1, world.row_terms())) == ContractError.NOT_FREE
+    assert owned(world, pair, escrow.allot(OTHER, free, world.row_terms())) == 0
+    assert world.escrow(pair.escrow).free_nano == 0
+
+
+@pytest.mark.parametrize("above", [0, 1])
+def test_what_a_stranger_frees_leaves_when_it_is_worth_a_message(world: World, pair: Pair, above: int) -> None:
+    freed = world.fees.prices.forward(0, 0) + above
+    assert owned(world, pair, escrow.allot(OTHER, freed, world.row_terms())) == 0
+    signature = world.release(pair.escrow, pair.node, 2 * TON)
+    assert owned(world, pair, escrow.lower(pair.node, 2 * TON, signature)) == 0
+    assert owned(world, pair, escrow.reclaim(OTHER)) == 0
+    world.ledger.now += HOUR // 2
+    assert owned(world, pair, escrow.close()) == 0
+    world.ledger.now += HOUR // 2
+    trace = world.send(world.stranger, pair.escrow, TON, escrow.finish())
+    # One nano more than the fee is too little for the owner's wallet to run on; it is credited all the same.
+    assert not [tx for tx in trace.failed if tx.account == pair.escrow]
+    state = world.escrow(pair.escrow)
+    assert set(state.rows) == {pair.node}
+    assert state.free_nano == (0 if above else freed)
+    assert len(trace.of(pair.escrow)[0].out_msgs) == 1 + above
