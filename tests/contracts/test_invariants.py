@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ from test_fees import settle_body
 from devnet.ledger import Rejected, Snapshot
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TERMS, TON, World, built_world, key_of, public
-from wrappers import escrow, node
+from wrappers import escrow, node, registry
 from wrappers.registry import Kind, child_address
 from wrappers.signed import Voucher, sign
 
@@ -231,6 +231,42 @@ class Market(RuleBasedStateMachine):
     @rule(which=NODES)
     def withdraw_stake(self, which: int) -> None:
         self.check(self.world.send(self.world.operator, self.nodes[which], TON, node.withdraw_stake()))
+
+    # ------------------------------------------------------------------------------------------ governor
+
+    @rule(
+        act=st.sampled_from(["propose", "execute", "cancel", "stop nothing", "offer", "accept"]),
+        treasury=st.integers(0, 1),
+        thief=st.booleans(),
+    )
+    def govern(self, act: str, treasury: int, thief: bool) -> None:
+        """G20: whoever sends it, nothing of it moves a deposit or a stake, and only the governor changes anything."""
+        world = self.world
+        data = world.ledger.account(world.registry).data
+        assert data is not None
+        state = registry.RegistryState.from_cell(data)
+        settings = replace(state.settings, treasury=bytes([treasury]) * 32)
+        body = {
+            "propose": registry.propose(settings),
+            "execute": registry.execute(settings),
+            "cancel": registry.cancel(bytes(settings.to_cell().hash)),
+            "stop nothing": registry.stop_opening(0),
+            "offer": registry.offer_governor(None),
+            "accept": registry.accept_governor(),
+        }[act]
+        children = [self.escrow, *self.nodes]
+        before = [world.ledger.account(child) for child in children]
+        trace = self.check(world.send(world.stranger if thief else world.governor, world.registry, TON, body))
+        assert [world.ledger.account(child) for child in children] == before, "G20: a child was reached"
+        after = world.ledger.account(world.registry).data
+        assert after is not None
+        if thief or act == "accept":
+            assert trace.failed and after.hash == data.hash, "G20: somebody else governed"
+        elif act == "execute":
+            ready = state.proposals.get(bytes(settings.to_cell().hash))
+            ripe = ready is not None and ready <= world.ledger.now <= ready + registry.PROPOSAL_LIFE
+            assert ripe != bool(trace.failed), "G20: executed outside its time"
+        assert len(registry.RegistryState.from_cell(after).proposals) <= registry.MAX_PROPOSALS
 
     # ------------------------------------------------------------------------------------------ attackers and time
 
