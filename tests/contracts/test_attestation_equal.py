@@ -216,6 +216,14 @@ MINTED: dict[str, Callable[[], tuple[SimulatedTee, Collateral]]] = {
     "another FMSPC": lambda: (tee(extension=extension(FMSPC=bytes.fromhex("5c0000000001"))), simulated.mint(NOW)),
     "another PCE": lambda: (tee(extension=extension(PCE_ID=b"\x00\x01")), simulated.mint(NOW)),
     "PCE SVN too low": lambda: (tee(), simulated.mint(NOW, findings=Findings(required_pce_svn=14))),
+    "module's own components": lambda: (
+        tee(),
+        statement(simulated.mint(NOW), tcb=tcb(tdxtcbcomponents=[{"svn": n} for n in (99, 99, 3, *[0] * 13)])),
+    ),
+    "TDX component one below": lambda: (
+        tee(),
+        statement(simulated.mint(NOW), tcb=tcb(tdxtcbcomponents=[{"svn": n} for n in (5, 0, 4, *[0] * 13)])),
+    ),
     "module too old": lambda: (tee(), statement(simulated.mint(NOW), tcb=module_levels((7, "UpToDate")))),
     "module out of date": lambda: (
         tee(),
@@ -257,6 +265,7 @@ ACCEPTED = {
     "leaf that began now",
     "components above 127",
     "PCE SVN of two bytes",
+    "module's own components",
     "QE attributes, masked",
     "QE misc, masked",
     "QE version 3",

@@ -114,32 +114,47 @@ def test_g12_shifted_check_agrees_with_cryptography(check) -> None:  # type: ign
     assert check.gas < 17_500
 
 
-def test_g12_negated_shift_point_is_refused(check) -> None:  # type: ignore[no-untyped-def]
-    """A raw signature on 2 z0 - hash passes for the hash when T = -tG; only the third opcode call tells the signs."""
+def chord(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int, int]:
+    slope = (b[1] - a[1]) * pow(b[0] - a[0], -1, P) % P
+    x3 = (slope * slope - a[0] - b[0]) % P
+    return x3, (slope * (a[0] - x3) - a[1]) % P, slope
+
+
+@pytest.mark.parametrize(
+    ("multiple", "first", "second"),
+    [
+        # T = -tG: only U = T + G tells it from tG, by the opcode or by the equation for s3.
+        (lambda t: -t, lambda t: t, lambda t: t + 1),
+        (lambda t: -t, lambda t: t, lambda t: 1 - t),
+        # T = -(t + 2)G: U is as it should be, and T itself tells, by the opcode or by the equation for s2.
+        (lambda t: -t - 2, lambda t: t, lambda t: t + 1),
+        (lambda t: -t - 2, lambda t: t + 2, lambda t: t + 1),
+    ],
+)
+def test_g12_another_shift_point_is_refused(check, multiple, first, second) -> None:  # type: ignore[no-untyped-def]
+    """With T = mG instead of tG, a signature on z0 + r m passes for a hash that was never signed, but for the hints."""
     rng = random.Random(2)
     secret = rng.randrange(1, N)
     key = multiple_of_g(secret)
     digest = int.from_bytes(sha256(b"never signed").digest(), "big")
-    r, s = sign((2 * Z0 - digest) % N, secret, rng)
+    k = rng.randrange(1, N)
+    r = multiple_of_g(k)[0] % N
     t = (digest - Z0) * pow(r, -1, N) % N
-    x, y = multiple_of_g(t)
-    y = P - y
-
-    def chord(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int, int]:
-        slope = (b[1] - a[1]) * pow(b[0] - a[0], -1, P) % P
-        x3 = (slope * slope - a[0] - b[0]) % P
-        return x3, (slope * (a[0] - x3) - a[1]) % P, slope
-
-    x3, y3, slope = chord(key, (x, y))
-    ux, _, slope_g = chord((x, y), G)
-    s2 = (Z0 + x) * pow(t, -1, N) % N
-    s3 = (Z0 + ux) * pow(t + 1, -1, N) % N
+    m = multiple(t) % N
+    signed = (Z0 + r * m) % N
+    s = pow(k, -1, N) * (signed + r * secret) % N
+    shift = multiple_of_g(m)
+    x3, y3, slope = chord(key, shift)
+    ux, _, slope_g = chord(shift, G)
+    s2 = (Z0 + shift[0]) * pow(first(t), -1, N) % N
+    s3 = (Z0 + ux) * pow(second(t), -1, N) % N
     last = begin_cell().store_uint(ux, 256).store_uint(s3, 256).store_uint(slope_g, 256).end_cell()
-    middle = begin_cell().store_uint(x, 256).store_uint(s2, 256).store_uint(2 + (y3 & 1), 8).store_uint(x3, 256)
-    first = begin_cell().store_uint(r, 256).store_uint(s, 256).store_uint(slope, 256)
-    cell = first.store_ref(middle.store_ref(last).end_cell()).end_cell()
-    assert genuine((2 * Z0 - digest) % N, r, s, key) and not genuine(digest, r, s, key)
+    middle = begin_cell().store_uint(shift[0], 256).store_uint(s2, 256).store_uint(2 + (y3 & 1), 8).store_uint(x3, 256)
+    head = begin_cell().store_uint(r, 256).store_uint(s, 256).store_uint(slope, 256)
+    cell = head.store_ref(middle.store_ref(last).end_cell()).end_cell()
+    assert genuine(signed, r, s, key) and not genuine(digest, r, s, key)
     assert check(digest, cell, raw(*key)) == BAD_HINT
+    assert check(signed, signature_cell(signed, raw(r, s), raw(*key)), raw(*key)) in (0, 1)
 
 
 def test_g12_every_hint_bit_matters(check) -> None:  # type: ignore[no-untyped-def]
