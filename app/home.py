@@ -147,7 +147,8 @@ class Home:
             "[settle]\n"
             "# The embedded network shows a settlement soon; a real one lets more earnings gather per claim.\n"
             "age_seconds = 5\n"
-            "floor_nano = 1\n",
+            "floor_nano = 1\n"
+            "settle_seconds = 5\n",
             encoding="utf-8",
         )
 
