@@ -23,6 +23,7 @@ class Gas:
     VERDICT: Final = 44550
     NODE_INIT: Final = 6000
     PAID: Final = 5050
+    TOP_UP_STAKE: Final = 5000
     COLLECT: Final = 5200
     CLAIM: Final = 3950
     CLAIM_ENTRY: Final = 1650
@@ -170,6 +171,10 @@ class Fees:
 
     def claim_receipt(self) -> int:
         return self.prices.gas(Gas.CLAIM_RECEIPT) + self.settle_value()
+
+    def top_up_stake(self) -> int:
+        """Taken from what `top_up_stake` brings, which must be more; the rest becomes stake."""
+        return self.prices.gas(Gas.TOP_UP_STAKE)
 
     def collect(self) -> int:
         return self.prices.gas(Gas.COLLECT) + self.prices.forward(0, 0)

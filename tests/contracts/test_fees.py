@@ -208,6 +208,7 @@ def measure_node() -> dict[str, int]:
     used["CLAIM_RECEIPT"] = gas_at(trace, pair.node)
     world.ledger.revert(snapshot)
     world.send(world.operator, pair.node, 10 * TON, None)
+    used["TOP_UP_STAKE"] = gas_at(world.send(world.stranger, pair.node, TON, node.top_up_stake()), pair.node)
     used["COLLECT"] = gas_at(world.send(world.stranger, pair.node, TON, node.collect()), pair.node)
     return used
 
@@ -275,6 +276,7 @@ def borders(world: World, pair: Pair) -> dict[str, Border]:
         "claim_receipt": Border(client, pair.node, fees.claim_receipt(), claim_receipt_body(world, pair)),
         "top_up": Border(client, pair.escrow, fees.top_up() + 1, escrow.top_up()),
         "plain transfer": Border(client, pair.escrow, fees.top_up() + 1, None),
+        "top_up_stake": Border(client, pair.node, fees.top_up_stake() + 1, node.top_up_stake()),
         "allot": Border(client, pair.escrow, fees.allot(), escrow.allot(other, TON // 2, world.row_terms())),
         "raise": Border(client, pair.escrow, fees.raise_allotment(), escrow.raise_allotment(pair.node, TON // 2)),
         "lower": Border(client, pair.escrow, fees.lower(), escrow.lower(pair.node, TON, release)),
@@ -285,6 +287,7 @@ def borders(world: World, pair: Pair) -> dict[str, Border]:
 
 
 BORDERS = [
+    "top_up_stake",
     "open_node",
     "open_escrow",
     "admit",

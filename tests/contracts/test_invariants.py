@@ -224,6 +224,10 @@ class Market(RuleBasedStateMachine):
     def collect(self, which: int) -> None:
         self.check(self.world.send(self.world.stranger, self.nodes[which], TON, node.collect()))
 
+    @rule(which=NODES, amount=AMOUNTS)
+    def top_up_stake(self, which: int, amount: int) -> None:
+        self.check(self.world.send(self.world.stranger, self.nodes[which], amount, node.top_up_stake()))
+
     @rule(which=NODES)
     def unbond(self, which: int) -> None:
         self.check(self.world.send(self.world.operator, self.nodes[which], TON, node.unbond()))

@@ -328,6 +328,20 @@ def test_money_without_a_message_is_gas_reserve(world: World, pair: Pair) -> Non
         assert world.node(pair.node) == state
 
 
+def test_stake_added_by_anyone_is_locked_like_the_rest_and_not_while_unbonding(world: World, pair: Pair) -> None:
+    before = world.node(pair.node)
+    trace = world.send(world.stranger, pair.node, 3 * TON, node.top_up_stake())
+    assert not trace.failed and trace.total_fees_nano == trace.balance_delta_nano
+    state = world.node(pair.node)
+    assert state.stake_nano == before.stake_nano + 3 * TON - world.fees.top_up_stake()
+    assert replace(state, stake_nano=before.stake_nano) == before
+    world.send(world.stranger, pair.node, TON, node.collect())
+    assert world.ledger.balance(pair.node) >= state.stake_nano + state.rent_reserve_nano + state.gas_level_nano
+    world.send(world.operator, pair.node, TON, node.unbond())
+    trace = world.send(world.stranger, pair.node, TON, node.top_up_stake())
+    assert code_of(trace) == ContractError.UNBONDING
+
+
 def test_g3_the_stake_leaves_when_its_windows_are_over_and_not_a_second_before(world: World, pair: Pair) -> None:
     for source in (world.stranger, world.client, world.governor):
         for body in (node.unbond(), node.withdraw_stake()):
