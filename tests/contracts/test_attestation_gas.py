@@ -11,6 +11,7 @@ from pytoniq_core import Cell, HashMap, begin_cell
 
 from attestation import vectors
 from attestation.collateral import Collateral
+from attestation.onchain import fees
 from attestation.onchain.collateral import collateral_messages, crl_message
 from attestation.onchain.messages import appraise
 from attestation.onchain.state import NO_LAUNCH
@@ -73,8 +74,12 @@ def test_g8_gas_constant_covers_the_worst_case_and_little_more(monkeypatch: pyte
     worst = mirror.attest(tee(extension=platform.sgx_extension(tee().platform.ppid)))
     assert worst.exit_code == 0
     limit = constant("gas::attest")
-    print("worst", worst.gas, "constant", limit)
     assert worst.gas <= limit <= worst.gas * 1.1
+    assert (limit, constant("size::platform_cells"), constant("size::platform_bits")) == (
+        fees.ATTEST_GAS,
+        fees.PLATFORM_CELLS,
+        fees.PLATFORM_BITS,
+    )
 
 
 def test_attestation_stays_within_its_targets() -> None:

@@ -10,6 +10,7 @@ import pytest
 from attestation_mirror import EPOCH, KEY, NODE, ROOT_KEY, Mirror, tee
 from pytoniq_core import Cell, begin_cell
 
+from attestation.onchain import fees
 from attestation.onchain.errors import VerifierError as Error
 from attestation.onchain.messages import (
     appraise,
@@ -27,6 +28,7 @@ from attestation.witness import QuoteParts, attest_message
 from devnet.ledger import Ledger, Snapshot
 from scripts.attest_stage import TON, Outcome, Stage
 from wrappers.errors import ContractError
+from wrappers.fees import Prices
 from wrappers.ops import Op
 
 
@@ -247,17 +249,12 @@ def test_g14_simulated_evidence_never_gets_a_hardware_tier() -> None:
 def test_g8_attest_below_its_need_is_refused_with_the_money_returned(mirror: Mirror) -> None:
     binding = mirror.binding()
     body = attest_message(tee().quote(binding.report_data()), binding)
-    low, high = 20_000_000, 200_000_000
+    high = fees.attest(Prices.from_config(mirror.ledger.config))
+    low = high - 1
     snapshot = mirror.ledger.snapshot()
-
-    def exit_code(value: int) -> int | None:
-        mirror.ledger.revert(snapshot)
-        return mirror.stage.tell(body, value).exit_code
-
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if exit_code(middle) == 0 else (middle, high)
-    assert exit_code(low) == ContractError.LOW_VALUE
+    assert mirror.stage.tell(body, high).exit_code == 0
+    mirror.ledger.revert(snapshot)
+    assert mirror.stage.tell(body, low).exit_code == ContractError.LOW_VALUE
     mirror.ledger.revert(snapshot)
     outcome = mirror.stage.tell(body, low)
     assert any(m.bounced and m.value_nano > 0 for tx in outcome.trace.of(mirror.stage.account) for m in tx.out_msgs)
