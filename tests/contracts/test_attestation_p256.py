@@ -157,6 +157,97 @@ def test_g12_another_shift_point_is_refused(check, multiple, first, second) -> N
     assert check(signed, signature_cell(signed, raw(r, s), raw(*key)), raw(*key)) in (0, 1)
 
 
+Polynomial = list[int]
+B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+
+
+def trimmed(a: Polynomial) -> Polynomial:
+    while a and a[-1] % P == 0:
+        a = a[:-1]
+    return a
+
+
+def remainder(a: Polynomial, m: Polynomial) -> Polynomial:
+    """Coefficients from the lowest, over the field of P-256."""
+    a = [each % P for each in a]
+    inverse = pow(m[-1], -1, P)
+    while len(a := trimmed(a)) >= len(m):
+        factor, shift = a[-1] * inverse % P, len(a) - len(m)
+        a = [(each - factor * m[at - shift]) % P if at >= shift else each for at, each in enumerate(a)]
+    return a
+
+
+def product(a: Polynomial, b: Polynomial) -> Polynomial:
+    out = [0] * (len(a) + len(b) - 1) if a and b else []
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            out[i + j] = (out[i + j] + x * y) % P
+    return out
+
+
+def power(base: Polynomial, exponent: int, m: Polynomial) -> Polynomial:
+    out: Polynomial = [1]
+    for bit in bin(exponent)[2:]:
+        out = remainder(product(out, out), m)
+        out = remainder(product(out, base), m) if bit == "1" else out
+    return out
+
+
+def common_factor(a: Polynomial, b: Polynomial) -> Polynomial:
+    while b := trimmed(b):
+        a, b = b, remainder(a, b)
+    return a
+
+
+def minus(a: Polynomial, b: Polynomial) -> Polynomial:
+    size = max(len(a), len(b))
+    pairs = zip(a + [0] * (size - len(a)), b + [0] * (size - len(b)), strict=True)
+    return trimmed([(x - y) % P for x, y in pairs])
+
+
+def some_root(polynomial: Polynomial, rng: random.Random) -> int | None:
+    found = common_factor(polynomial, minus(power([0, 1], P, polynomial), [0, 1]))
+    while len(found) > 2:
+        half = common_factor(found, minus(power([rng.randrange(P), 1], (P - 1) // 2, found), [1]))
+        if 2 <= len(half) < len(found):
+            found = half
+    return -found[0] * pow(found[1], -1, P) % P if len(found) == 2 else None
+
+
+def test_g12_shift_point_off_the_curve_is_refused(check) -> None:  # type: ignore[no-untyped-def]
+    """(x(tG), 2 y(G) - y(tG)) fits every equation for T but the curve's: U keeps its x. There are keys Q for which
+    the "sum" then has an x of known secret, so that anyone can sign for Q."""
+    rng = random.Random(5)
+    digest = int.from_bytes(sha256(b"never signed").digest(), "big")
+    while True:
+        k, secret = rng.randrange(1, N), rng.randrange(1, N)
+        r = multiple_of_g(k)[0] % N
+        t = (digest - Z0) * pow(r, -1, N) % N
+        tx, ty = multiple_of_g(t)
+        off = (2 * G[1] - ty) % P
+        x3, known_y = multiple_of_g(secret)
+        c = x3 + tx
+        line = [off * off + B - c * tx * tx, 2 * c * tx - tx * tx - 3, 2 * tx - c]
+        curve = [4 * off * off * each for each in (B, -3, 0, 1)]
+        qx = some_root(minus(product(line, line), [each % P for each in curve]), rng)
+        if qx is not None:
+            break
+    qy = sum(each * pow(qx, at, P) for at, each in enumerate(line)) * pow(2 * off, -1, P) % P
+    slope = (off - qy) * pow(tx - qx, -1, P) % P
+    y3 = (slope * (qx - x3) - qy) % P
+    assert (qy * qy - qx**3 + 3 * qx - B) % P == 0 and (slope * slope - qx - tx - x3) % P == 0
+    secret = secret if known_y & 1 == y3 & 1 else N - secret
+    s = pow(k, -1, N) * (Z0 + r * secret) % N
+    ux, _, slope_g = chord((tx, ty), G)
+    s2, s3 = (Z0 + tx) * pow(t, -1, N) % N, (Z0 + ux) * pow(t + 1, -1, N) % N
+    last = begin_cell().store_uint(ux, 256).store_uint(s3, 256).store_uint(P - slope_g, 256).end_cell()
+    middle = begin_cell().store_uint(tx, 256).store_uint(s2, 256).store_uint(2 + (y3 & 1), 8).store_uint(x3, 256)
+    head = begin_cell().store_uint(r, 256).store_uint(s, 256).store_uint(slope, 256)
+    cell = head.store_ref(middle.store_ref(last).end_cell()).end_cell()
+    assert not genuine(digest, r, s, (qx, qy))
+    assert check(digest, cell, raw(qx, qy)) == BAD_HINT
+
+
 def test_g12_every_hint_bit_matters(check) -> None:  # type: ignore[no-untyped-def]
     """One wrong bit in any number of a genuine signature, hints included, is refused."""
     rng = random.Random(3)
