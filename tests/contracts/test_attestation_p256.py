@@ -157,6 +157,41 @@ def test_g12_another_shift_point_is_refused(check, multiple, first, second) -> N
     assert check(signed, signature_cell(signed, raw(r, s), raw(*key)), raw(*key)) in (0, 1)
 
 
+def witness(r: int, s: int, slope: int, tx: int, s2: int, shifted: tuple[int, int], last: tuple[int, int, int]) -> Cell:
+    end = begin_cell().store_uint(last[0], 256).store_uint(last[1], 256).store_uint(last[2], 256).end_cell()
+    middle = begin_cell().store_uint(tx, 256).store_uint(s2, 256).store_uint(shifted[0], 8).store_uint(shifted[1], 256)
+    head = begin_cell().store_uint(r, 256).store_uint(s, 256).store_uint(slope, 256)
+    return head.store_ref(middle.store_ref(end).end_cell()).end_cell()
+
+
+@pytest.mark.parametrize("lie", ["none", "another shifted key", "negated shifted key", "slope of U", "x of U"])
+def test_g12_every_group_operation_is_checked(check, lie) -> None:  # type: ignore[no-untyped-def]
+    """Signatures that the last opcode call accepts, under a shifted key that is not Q + tG."""
+    rng = random.Random(6)
+    secret, k, other = (rng.randrange(1, N) for _ in range(3))
+    key = multiple_of_g(secret)
+    digest = int.from_bytes(sha256(b"never signed").digest(), "big")
+    r = multiple_of_g(k)[0] % N
+    t = (digest - Z0) * pow(r, -1, N) % N
+    straight, bent = multiple_of_g(t), multiple_of_g(N - t)
+    shift = bent if lie in ("slope of U", "x of U") else straight
+    x3, y3, slope = chord(key, shift)
+    prefix, shifted_secret = 2 + (y3 & 1), (secret + (t if shift == straight else -t)) % N
+    if lie == "another shifted key":
+        x3, y3 = multiple_of_g(other)
+        prefix, shifted_secret = 2 + (y3 & 1), other
+    if lie == "negated shifted key":
+        prefix, shifted_secret = prefix ^ 1, N - shifted_secret
+    ux, _, slope_g = chord(straight, G)
+    if lie == "x of U":
+        _, _, slope_g = chord(bent, G)
+    s = pow(k, -1, N) * (Z0 + r * shifted_secret) % N
+    s2, s3 = (Z0 + shift[0]) * pow(t, -1, N) % N, (Z0 + ux) * pow(t + 1, -1, N) % N
+    cell = witness(r, s, slope, shift[0], s2, (prefix, x3), (ux, s3, slope_g))
+    assert genuine(digest, r, s, key) == (lie == "none")
+    assert (check(digest, cell, raw(*key)) == BAD_HINT) == (lie != "none")
+
+
 Polynomial = list[int]
 B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
 
