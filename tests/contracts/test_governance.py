@@ -123,6 +123,39 @@ def test_g20_settings_outside_the_bounds_in_code_are_refused(world: World, chang
 @pytest.mark.parametrize(
     "alter",
     [
+        lambda s: replace(s, parameters=replace(s.parameters, min_stake_nano=10**15, min_deposit_nano=10**15)),
+        lambda s: replace(s, parameters=replace(s.parameters, gas_level_nano=10**15, payout_threshold_nano=10**15)),
+        lambda s: replace(
+            s,
+            parameters=replace(s.parameters, unbonding=60 * DAY, claim_window=60 * DAY, challenge_window=60 * DAY),
+        ),
+        lambda s: replace(
+            s,
+            parameters=replace(s.parameters, unbonding=HOUR, challenge_window=HOUR, min_close_timer=HOUR),
+        ),
+        lambda s: replace(s, stopped=STOP_NODES | STOP_ESCROWS),
+        lambda s: replace(s, time_lock=DAY),
+        lambda s: replace(s, time_lock=30 * DAY),
+    ],
+)
+def test_g20_settings_at_the_bounds_are_taken(world: World, alter: Callable[[Settings], Settings]) -> None:
+    assert not govern(world, registry.propose(alter(state_of(world).settings))).failed
+
+
+def test_a_ripe_proposal_is_not_forgotten_when_another_comes(world: World) -> None:
+    first, second = wanted(world, min_stake_nano=7 * TON), wanted(world, min_stake_nano=8 * TON)
+    govern(world, registry.propose(first))
+    world.ledger.now += LOCK + PROPOSAL_LIFE
+    govern(world, registry.propose(second))
+    assert set(state_of(world).proposals) == {bytes(each.to_cell().hash) for each in (first, second)}
+    world.ledger.now += 1
+    govern(world, registry.propose(second))
+    assert set(state_of(world).proposals) == {bytes(second.to_cell().hash)}
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
         lambda s: replace(s, time_lock=DAY - 1),
         lambda s: replace(s, time_lock=30 * DAY + 1),
         lambda s: replace(s, stopped=4),
