@@ -212,6 +212,11 @@ def test_g3_claims_after_expiry_are_paid_in_the_window_and_not_after(world: Worl
     assert code_of(world.send(world.stranger, pair.node, TON, body)) == ContractError.KEY_ENDED
 
 
+def test_the_first_verdict_retires_nothing(pair: Pair, world: World) -> None:
+    state = world.node(pair.node)
+    assert state.signing_key == public(world.enclave_key) and state.retired == {}
+
+
 def test_the_same_key_is_extended_and_an_old_one_can_come_back(world: World, pair: Pair) -> None:
     world.ledger.now += DAY // 2
     world.admit(pair.node)
