@@ -21,9 +21,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup
 	@$(BIN)/cocoon demo
 
-# Two workers: half of the tests wait for a chain or a model. Tests of one file stay together, and so do those of the whole network.
+# Two workers: half of the tests wait for a chain or a model. Tests of one file stay together and in order.
 test: setup
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .
