@@ -184,8 +184,7 @@ async def serve(network: Path, registry: bytes, port: int) -> None:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
-        assert site._server is not None
-        bound = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        bound = runner.addresses[0][1]
         print(json.dumps({"ready": "admission", "url": f"http://127.0.0.1:{bound}/admit"}), flush=True)
         stop = asyncio.Event()
         for sig in (signal.SIGTERM, signal.SIGINT):

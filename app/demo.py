@@ -223,8 +223,10 @@ def _claim_of(step: Step, books: Books, receipted: Receipted) -> tuple[bytes, by
 def _table(console: Console, outcome: Outcome) -> None:
     books = outcome.books
     table = Table(title="Read back from the chain (nanoTON)", show_lines=True)
-    for name, justify in (("step", "left"), ("balances that moved", "left"), ("gas", "right"), ("fees", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("step")
+    table.add_column("balances that moved")
+    table.add_column("gas", justify="right")
+    table.add_column("fees", justify="right")
     for step in books.steps:
         moved = "\n".join(f"{name}: {change:+,}" for name, change in step.moved_nano.items())
         table.add_row(step.title, moved, f"{step.gas:,}", f"{step.fees_nano:,}")
