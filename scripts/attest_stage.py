@@ -1,4 +1,4 @@
-"""Compiles the attestation contract and stages it on the emulated ledger. For its tests and `make attest-demo`."""
+"""Compiles the attestation contract and stages it on the emulated ledger. For its tests and `cocoon attest onchain`."""
 
 from __future__ import annotations
 
