@@ -19,6 +19,11 @@ from wrappers.code import Contract
 
 CONTRACTS = Path(__file__).parent.parent / "contracts"
 BUILD = CONTRACTS / "build"
+# Files of their own, which include ../common; every other contract is NAME.fc.
+SOURCES = {Contract.NODE_RARE: "node/rare.fc", Contract.ESCROW_RARE: "escrow/rare.fc"}
+# Handlers that are seldom needed travel with the message that needs them (docs/adr/0022-rare-programs.md). The code
+# that stays knows its program by the hash in a generated file.
+RARE = {Contract.NODE: Contract.NODE_RARE, Contract.ESCROW: Contract.ESCROW_RARE}
 
 
 # The compiler keeps global variables of earlier programs within a process and resolves #include against the working
@@ -26,13 +31,18 @@ BUILD = CONTRACTS / "build"
 _COMPILE = "import sys; from tonpy.libs.python_ton import func_to_asm; sys.stdout.write(func_to_asm(sys.argv[1:]))"
 
 
+def source(contract: Contract) -> str:
+    """Path within the contracts folder."""
+    return SOURCES.get(contract, f"{contract}.fc")
+
+
 @cache
 def assembly(contract: Contract) -> str:
     """Fift assembly of a contract. Raises RuntimeError with the compiler's words."""
-    command = [sys.executable, "-c", _COMPILE, f"{contract}.fc"]
+    command = [sys.executable, "-c", _COMPILE, source(contract)]
     run = subprocess.run(command, cwd=CONTRACTS, capture_output=True, text=True, timeout=60)
     if run.returncode or "PROGRAM{" not in run.stdout:
-        raise RuntimeError(f"{contract}.fc does not compile:\n{run.stdout}{run.stderr}")
+        raise RuntimeError(f"{source(contract)} does not compile:\n{run.stdout}{run.stderr}")
     return run.stdout
 
 
@@ -57,7 +67,7 @@ def _procedures(text: str) -> dict[str, tuple[str, str]]:
 
 def with_entry(contract: Contract, text: str) -> str:
     """The assembly with the contract's own dispatch."""
-    if contract not in (Contract.STUB, Contract.NODE, Contract.ESCROW):
+    if contract not in (Contract.STUB, *RARE, *RARE.values()):
         return text
     procedures = _procedures(text)
     shared = {name: body for name, (kind, body) in procedures.items() if kind == "PROCREF"}
@@ -70,12 +80,14 @@ def with_entry(contract: Contract, text: str) -> str:
             raise RuntimeError(f"entry point {name} is missing; review scripts/compile.py")
         return procedures[name][1]
 
-    internal = f"SETCP0 11 THROWIF\n{entry('recv_internal')}"
-    if contract is Contract.NODE:
+    if contract in RARE.values():
+        lines.append(f"<{{ {entry('recv_internal')} }}>c")
+    elif contract is Contract.NODE:
         lines.append(f"<{{ INC 11 THROWIF\n{entry('recv_external')} }}>c")
-        internal = f"SETCP0 DUP swap IFJMPREF DROP\n{entry('recv_internal')}"
-    lines.append(f"<{{ {internal} }}>c")
-    if contract is not Contract.STUB:
+        lines.append(f"<{{ SETCP0 DUP swap IFJMPREF DROP\n{entry('recv_internal')} }}>c")
+    else:
+        lines.append(f"<{{ SETCP0 11 THROWIF\n{entry('recv_internal')} }}>c")
+    if contract in RARE:
         # The program of a child's birth: sets the code that stays, its own first reference, then the data.
         lines.append(f"<{{ swap PUSHREF SETCODE\n{entry('birth')} }}>c")
     lines += ["  DECLPROC main", "  main PROC:<{ }>"]  # without one the assembler refuses the program
@@ -91,14 +103,31 @@ def compile_contract(contract: Contract) -> Cell:
     return assemble(with_entry(contract, assembly(contract)))
 
 
+def program_includes() -> dict[Path, str]:
+    """The generated files that tell the code that stays the hash of its rare program."""
+    head = ";; Written by scripts/compile.py: the program of rare messages, docs/adr/0022-rare-programs.md.\n"
+    return {
+        CONTRACTS / str(living) / "program.fc": f"{head}const int rare::hash = 0x{compile_contract(rare).hash.hex()};\n"
+        for living, rare in RARE.items()
+    }
+
+
+def write_program_includes() -> None:
+    for path, text in program_includes().items():
+        path.write_text(text)
+
+
 def compile_all() -> dict[Contract, Cell]:
     return {contract: compile_contract(contract) for contract in Contract}
 
 
 def differences() -> list[str]:
-    """Contracts whose committed code or pinned hash is not what the sources give."""
+    """Contracts whose committed code or pinned hash, and generated files whose text, is not what the sources give."""
     pinned = json.loads((BUILD / "hashes.json").read_text())
-    wrong = []
+    includes = program_includes().items()
+    wrong = [
+        str(path.relative_to(CONTRACTS)) for path, text in includes if not path.exists() or path.read_text() != text
+    ]
     for contract, cell in compile_all().items():
         path = BUILD / f"{contract}.boc"
         if not path.exists() or path.read_bytes() != to_boc(cell) or pinned.get(contract) != cell.hash.hex():
@@ -117,6 +146,7 @@ def main() -> int:
         print("committed code is what the sources give")
         return 0
     BUILD.mkdir(exist_ok=True)
+    write_program_includes()
     compiled = compile_all()
     for contract, cell in compiled.items():
         (BUILD / f"{contract}.boc").write_bytes(to_boc(cell))

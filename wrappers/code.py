@@ -13,11 +13,15 @@ from wrappers.cells import CellError, from_boc
 
 
 class Contract(StrEnum):
+    """What is compiled: contracts, and the programs of rare messages of two of them."""
+
     STUB = "stub"
     REGISTRY = "registry"
     ATTESTATION = "attestation"
     NODE = "node"
     ESCROW = "escrow"
+    NODE_RARE = "node_rare"
+    ESCROW_RARE = "escrow_rare"
 
 
 @cache
@@ -43,6 +47,11 @@ def code_hash(contract: Contract) -> bytes:
 def living_code(birth_program: Cell) -> Cell:
     """The code that a node or escrow runs once it is born: the first reference of the program of its birth."""
     return birth_program.refs[0]
+
+
+def rare_program(contract: Contract) -> Cell:
+    """What a rare message to a node or escrow carries as its last reference (docs/adr/0022-rare-programs.md)."""
+    return code(Contract(f"{contract}_rare"))
 
 
 def size_of(*roots: Cell | None) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import shutil
 import sys
 import tempfile
@@ -29,7 +30,7 @@ import contracts
 import scripts.compile
 import scripts.gas
 import wrappers.code
-from scripts.compile import CONTRACTS, compile_contract
+from scripts.compile import CONTRACTS, RARE, compile_contract, source
 from scripts.mutants.operators import Mutant
 from wrappers.cells import from_boc, to_boc
 from wrappers.code import Contract
@@ -89,8 +90,9 @@ def test_files(file: str, *, quick: bool) -> list[str]:
 
 
 def affected(sources: Mapping[str, str], file: str) -> list[Contract]:
-    """Contracts that `file` is compiled into."""
-    return [contract for contract in Contract if file in _closure(sources, f"{contract}.fc")]
+    """Contracts that `file` is compiled into. Whoever knows a program by its hash changes with it."""
+    hit = {contract for contract in Contract if file in _closure(sources, source(contract))}
+    return [contract for contract in Contract if contract in hit or RARE.get(contract) in hit]
 
 
 def _closure(sources: Mapping[str, str], root: str) -> set[str]:
@@ -99,7 +101,8 @@ def _closure(sources: Mapping[str, str], root: str) -> set[str]:
         name = stack.pop()
         if name not in seen:
             seen.add(name)
-            stack += [line.split('"')[1] for line in sources[name].splitlines() if line.startswith("#include")]
+            lines = [line for line in sources[name].splitlines() if line.startswith("#include")]
+            stack += [posixpath.normpath(posixpath.join(posixpath.dirname(name), line.split('"')[1])) for line in lines]
     return seen
 
 
@@ -109,6 +112,7 @@ def compiled(sources: Mapping[str, str], wanted: list[Contract]) -> Code:
         _write(sources, Path(folder))
         scripts.compile.assembly.cache_clear()
         with patch.object(scripts.compile, "CONTRACTS", Path(folder)):
+            scripts.compile.write_program_includes()
             return {contract: to_boc(compile_contract(contract)) for contract in wanted}
 
 

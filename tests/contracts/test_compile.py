@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import contracts
-from scripts.compile import BUILD, CONTRACTS, assemble, assembly, differences, with_entry
-from wrappers.code import Contract, code, living_code, pinned_hashes, size_of
+from scripts.compile import BUILD, CONTRACTS, assemble, assembly, differences, source, with_entry
+from wrappers.code import Contract, code, living_code, pinned_hashes, rare_program, size_of
 
 ROOT = Path(contracts.__file__).parent.parent
 FUNC_JS = ROOT / "node_modules" / "@ton-community" / "func-js"
@@ -21,9 +21,9 @@ const { compileFunc } = require('@ton-community/func-js');
 const fs = require('fs'), path = require('path');
 (async () => {
   const out = {};
-  for (const name of JSON.parse(process.argv[1])) {
+  for (const [name, source] of Object.entries(JSON.parse(process.argv[1]))) {
     const r = await compileFunc({
-      targets: [name + '.fc'],
+      targets: [source],
       sources: (p) => fs.readFileSync(path.join('contracts', p)).toString(),
     });
     if (r.status === 'error') throw new Error(r.message);
@@ -45,6 +45,12 @@ def test_committed_code_is_what_the_sources_give() -> None:
     assert differences() == []
 
 
+def test_the_code_that_stays_names_the_program_of_its_rare_messages() -> None:
+    for contract in (Contract.NODE, Contract.ESCROW):
+        text = (CONTRACTS / str(contract) / "program.fc").read_text()
+        assert f"const int rare::hash = 0x{rare_program(contract).hash.hex()};" in text
+
+
 def test_pinned_hashes_are_those_of_the_files() -> None:
     assert json.loads((BUILD / "hashes.json").read_text()) == pinned_hashes()
     for contract in Contract:
@@ -57,7 +63,7 @@ def test_pinned_hashes_are_those_of_the_files() -> None:
 )
 def test_func_js_gives_the_same_code() -> None:
     run = subprocess.run(
-        ["node", "-e", SCRIPT, json.dumps([str(contract) for contract in Contract])],
+        ["node", "-e", SCRIPT, json.dumps({str(contract): source(contract) for contract in Contract})],
         cwd=ROOT,
         capture_output=True,
         text=True,

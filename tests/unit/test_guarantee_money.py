@@ -9,6 +9,7 @@ import pytest
 
 import contracts
 from devnet.trace import Trace
+from scripts.compile import source
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, key_of, make_pair, public
 from wrappers import escrow, node, registry
 from wrappers.code import Contract
@@ -26,7 +27,7 @@ def included(path: Path) -> set[Path]:
 
 SOURCES = sorted(
     path
-    for path in {path for contract in Contract for path in included(ROOT / f"{contract}.fc")}
+    for path in {path for contract in Contract for path in included(ROOT / source(contract))}
     if path.parent.name != "common"
 )
 
