@@ -1,7 +1,8 @@
 """Intel's signed statements that a quote is judged by: TCB info, QE identity, revocation lists.
 
 Anyone may serve collateral: it is signed up to Intel's root, so a liar can only serve old or none, and both are seen
-(validity times, evaluation number). The JSON form is that of Phala's `dcap-qvl`.
+(validity times, evaluation number). The JSON form is that of Phala's `dcap-qvl`. AMD's certificates stand beside it in
+a form of their own (`attestation.snp.collateral`); `parse` reads either.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 from cryptography import x509
 
 from attestation import strict
+from attestation.snp.collateral import KIND as AMD
+from attestation.snp.collateral import AmdCollateral
 from attestation.strict import Malformed
 
 JSON_LIMIT_BYTES = 1024 * 1024
@@ -33,7 +36,7 @@ _SIGNATURES = ("tcb_info_signature", "qe_identity_signature")
 
 @dataclass(frozen=True, slots=True)
 class Collateral:
-    """Chains are PEM text, CRLs are DER, signatures are 64 bytes r||s over the exact text beside them."""
+    """Intel's. Chains are PEM text, CRLs are DER, signatures are 64 bytes r||s over the exact text beside them."""
 
     pck_crl_issuer_chain: str
     root_ca_crl: bytes
@@ -61,6 +64,15 @@ class Collateral:
             **{name: strict.hex_field(document, name, what, length=64) for name in _SIGNATURES},
         }
         return cls(**values)
+
+
+AnyCollateral = Collateral | AmdCollateral
+
+
+def parse(text: str | bytes) -> AnyCollateral:
+    """Collateral of either kind, as evidence carries it. Raises Malformed."""
+    document = strict.json_object(text, "collateral", limit_bytes=JSON_LIMIT_BYTES)
+    return AmdCollateral.from_document(document) if document.get("kind") == AMD else Collateral.from_json(text)
 
 
 @dataclass(frozen=True, slots=True)

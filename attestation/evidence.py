@@ -1,4 +1,4 @@
-"""Evidence: a quote together with what its REPORTDATA is claimed to bind, as it travels from worker to verifier."""
+"""Evidence: a quote or report, and what its REPORTDATA is claimed to bind, as it travels from worker to verifier."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Kind(StrEnum):
     """Which root the evidence claims to come from. A claim only: it selects the root that must then verify it."""
 
     TDX = "tdx"
+    SEV_SNP = "sev-snp"
     SIMULATED = "simulated"
 
 
@@ -32,13 +33,14 @@ class Evidence:
 
     kind: Kind
     quote: bytes
+    """The TDX quote, or the SEV-SNP attestation report."""
     binding: Binding
     gpu_evidence: bytes = b""
     """Raw GPU evidence, published so that every client can verify it again; empty where there is no GPU."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, Kind):
-            raise Malformed(f"evidence: kind must be {' or '.join(Kind)}, got {self.kind!r}")
+            raise Malformed(f"evidence: kind must be one of {', '.join(Kind)}, got {self.kind!r}")
         if not isinstance(self.quote, bytes) or not 0 < len(self.quote) <= QUOTE_LIMIT_BYTES:
             raise Malformed(f"evidence: the quote must be 1 to {QUOTE_LIMIT_BYTES} bytes")
         if len(self.gpu_evidence) > GPU_EVIDENCE_LIMIT_BYTES:
@@ -71,7 +73,7 @@ class Evidence:
             raise Malformed(f"evidence: version {version}, this program reads {_VERSION}; upgrade the older side")
         kind = strict.text_field(document, "kind", what, limit=16)
         if kind not in list(Kind):
-            raise Malformed(f"evidence: kind must be {' or '.join(Kind)}, got {kind!r}")
+            raise Malformed(f"evidence: kind must be one of {', '.join(Kind)}, got {kind!r}")
         gpu_evidence = b""
         if "gpu_evidence" in document:
             gpu_evidence = strict.base64_field(document, "gpu_evidence", what, limit=GPU_EVIDENCE_LIMIT_BYTES)

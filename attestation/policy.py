@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any
 
 from attestation import strict
+from attestation.snp import policy as snp_policy
+from attestation.snp.policy import SnpPolicy
 from attestation.strict import Malformed
 
 MAINNET_GLOBAL_ID = -239
 DAY_SECONDS = 86_400
 _FILE_LIMIT_BYTES = 256 * 1024
 _ZERO_REGISTER = bytes(48)
+_ZERO_HOST_DATA = bytes(32)
 
 # Statuses a policy may name (Intel PCS API v4). "Revoked" is not among them: no policy may accept it.
 TCB_STATUSES = frozenset(
@@ -41,20 +44,35 @@ class Tier(IntEnum):
     """A TDX guest."""
     GPU = 2
     """A TDX guest whose measured worker verified the GPU's own evidence and bound its hash."""
+    COMMITTEE = 3
+    """An SEV-SNP guest. The chain cannot verify its evidence: a committee of verifiers vouches for it there."""
+
+
+class Technology(StrEnum):
+    """What an image was measured for. Simulated quotes are TDX in form."""
+
+    TDX = "tdx"
+    SEV_SNP = "sev-snp"
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedImage:
-    """One image that may run. The host chooses the three owner registers at launch, so they are pinned as well."""
+    """One image that may run. What the host chooses at launch beside the image is pinned as well: three registers of a
+    TD; HOST_DATA and the keys of the ID block of an SEV-SNP guest."""
 
     name: str
     measurement: bytes
-    """32 bytes, see `attestation.quote.measurement`."""
+    """32 bytes, see `attestation.quote.measurement` and `attestation.snp.report.measurement`."""
+    kind: Technology = Technology.TDX
     verifies_gpu: bool = False
     """Whether this image refuses to start on GPU evidence that does not verify; only then may it earn tier GPU."""
     mr_config_id: bytes = _ZERO_REGISTER
     mr_owner: bytes = _ZERO_REGISTER
     mr_owner_config: bytes = _ZERO_REGISTER
+    host_data: bytes = _ZERO_HOST_DATA
+    id_key_digest: bytes = _ZERO_REGISTER
+    author_key_digest: bytes = _ZERO_REGISTER
+    min_guest_svn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +89,17 @@ class Policy:
     min_evaluation_number: int = 0
     """Oldest set of Intel's collateral (`tcbEvaluationDataNumber`) that is believed."""
     denied_platforms: frozenset[bytes] = frozenset()
+    allowed_platforms: frozenset[bytes] | None = None
+    """The only machines that are believed; None: any that is not denied."""
     denied_advisories: frozenset[str] = frozenset()
     allow_simulated: bool = False
     """Accept the test root. Never has any effect on mainnet."""
     block_required: bool = True
     """False: accept evidence whose block the verifier could not look up; its age is then unknown."""
+    snp: SnpPolicy = field(default_factory=SnpPolicy)
 
-    def image(self, measurement: bytes) -> AllowedImage | None:
-        return next((image for image in self.images if image.measurement == measurement), None)
+    def image(self, measurement: bytes, kind: Technology) -> AllowedImage | None:
+        return next((each for each in self.images if (each.measurement, each.kind) == (measurement, kind)), None)
 
     def simulated_allowed(self, global_id: int) -> bool:
         """The one place that decides it (G14): mainnet's id wins over every flag."""
@@ -122,7 +143,9 @@ def from_document(document: Mapping[str, Any], what: str = "attestation policy")
             "max_validity_seconds",
             "min_evaluation_number",
             "denied_platforms",
+            "allowed_platforms",
             "denied_advisories",
+            "snp",
             "allow_simulated",
             "block_required",
         ),
@@ -134,8 +157,11 @@ def from_document(document: Mapping[str, Any], what: str = "attestation policy")
         "denied_advisories": [],
         "allow_simulated": False,
         "block_required": True,
+        "snp": {},
         **document,
     }
+    if not isinstance(full["snp"], dict):
+        raise Malformed(f"{what}: snp must be a table")
     images = tuple(_image(each, what) for each in _list(full, "images", what, dict))
     if len({image.measurement for image in images}) != len(images):
         raise Malformed(f"{what}: a measurement appears twice in images; keep one entry for it")
@@ -146,26 +172,47 @@ def from_document(document: Mapping[str, Any], what: str = "attestation policy")
         tiers=frozenset(_tier(each, what) for each in _list(full, "tiers", what, str)),
         max_validity_seconds=strict.integer_field(full, "max_validity_seconds", what, low=1, high=90 * DAY_SECONDS),
         min_evaluation_number=strict.integer_field(full, "min_evaluation_number", what, low=0, high=2**31),
-        denied_platforms=frozenset(
-            strict.hex_field({"denied_platforms": each}, "denied_platforms", what, length=32)
-            for each in _list(full, "denied_platforms", what, str)
-        ),
+        denied_platforms=_platforms(full, "denied_platforms", what),
+        allowed_platforms=_platforms(full, "allowed_platforms", what) if "allowed_platforms" in full else None,
         denied_advisories=frozenset(_list(full, "denied_advisories", what, str)),
         allow_simulated=strict.boolean_field(full, "allow_simulated", what),
         block_required=strict.boolean_field(full, "block_required", what),
+        snp=snp_policy.from_document(full["snp"], what),
     )
+
+
+# Bytes of each field that only images of one technology have.
+_LAUNCH_FIELDS = {
+    Technology.TDX: {"mr_config_id": 48, "mr_owner": 48, "mr_owner_config": 48},
+    Technology.SEV_SNP: {"host_data": 32, "id_key_digest": 48, "author_key_digest": 48},
+}
 
 
 def _image(document: Mapping[str, Any], what: str) -> AllowedImage:
     what = f"{what}, images"
-    registers = ("mr_config_id", "mr_owner", "mr_owner_config")
-    strict.only_keys(document, what, required=("name", "measurement"), optional=("verifies_gpu", *registers))
+    kind = document.get("kind", Technology.TDX.value)
+    if kind not in list(Technology):
+        raise Malformed(f"{what}: kind must be one of {', '.join(Technology)}, got {kind!r}")
+    fields = _LAUNCH_FIELDS[Technology(kind)]
+    extra = ("min_guest_svn",) if kind == Technology.SEV_SNP else ("verifies_gpu",)
+    strict.only_keys(document, what, required=("name", "measurement"), optional=("kind", *extra, *fields))
+    full = {"verifies_gpu": False, "min_guest_svn": 0, **document}
     return AllowedImage(
         name=strict.text_field(document, "name", what, limit=200),
         measurement=strict.hex_field(document, "measurement", what, length=32),
-        verifies_gpu=strict.boolean_field({"verifies_gpu": False, **document}, "verifies_gpu", what),
-        **{name: strict.hex_field(document, name, what, length=48) for name in registers if name in document},
+        kind=Technology(kind),
+        verifies_gpu=strict.boolean_field(full, "verifies_gpu", what),
+        min_guest_svn=strict.integer_field(full, "min_guest_svn", what, low=0, high=2**32 - 1),
+        **{
+            name: strict.hex_field(document, name, what, length=length)
+            for name, length in fields.items()
+            if name in document
+        },
     )
+
+
+def _platforms(document: Mapping[str, Any], key: str, what: str) -> frozenset[bytes]:
+    return frozenset(strict.hex_field({key: each}, key, what, length=32) for each in _list(document, key, what, str))
 
 
 def _statuses(names: list[str], what: str) -> frozenset[str]:

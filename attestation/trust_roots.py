@@ -1,4 +1,4 @@
-"""The two root certificates that a quote may end in, pinned by hash in the code.
+"""The two root certificates that a TDX quote may end in, pinned by hash in the code.
 
 Intel's root is the only one that means hardware. The simulated root means nothing at all: its key is derived from a
 phrase in this repository (`attestation.simulated.pki`), so that the whole path can be exercised without hardware.

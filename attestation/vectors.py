@@ -52,6 +52,9 @@ CATALOGUE: dict[str, tuple[str, Package | None]] = {
     "phala/quote-from-tappd.hex": ("0aa3ae462a0910049edf338880084934d46f3ca267180d8a197a24190e695fa9", _QVL),
     "phala/tdx-quote.hex": ("cd67d0c5969c78768f9cfd26947942273b939ede929594b20833ed3b0ace878b", _QVL),
     "cocoon/quote.dat": ("4e36dfe92842050bdef6fc65450e8c2f3fda49beb519f65ec44ac766f8b834b5", None),
+    "sev-snp/attestation.bin": ("377e6241d3b373ab1df80c0f96978594e7e21f4797dd6ea95e2957e1c1e26060", None),
+    "sev-snp/vcek.testcer": ("0d057f9b6e29a69eda9c0154b259567d291c1c08d73a11e9d31ace07c435b6d8", None),
+    "sev-snp/ask_ark_milan.pem": ("22e62f8d2c21a156470145fc75f7b5a377cb053ced3e97f0bd3f8d8ca5941ce6", None),
     "nvidia/hopperAttestationReport.txt": ("e84e0073010b540efa21e1ac3ce052746df57d8bb1d375be7c14f5db43807fcd", _NVIDIA),
     "nvidia/hopperCertChain.txt": ("6a374ded27aaf208e76a211b539c4611f2d9a5774057703f21576c06d8bdf042", _NVIDIA),
 }

@@ -1,16 +1,14 @@
-"""The verdict on one piece of evidence: pure, the same for real and simulated quotes, and closed to every doubt."""
+"""The verdict on one piece of evidence: pure, one for every kind of hardware, and closed to every doubt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from attestation import hardware
-from attestation.collateral import Collateral
+from attestation.collateral import AnyCollateral
 from attestation.evidence import Evidence, Kind, gpu_evidence_hash
-from attestation.hardware import Hardware
+from attestation.machine import Machine, examine
 from attestation.policy import AllowedImage, Policy, Tier
-from attestation.quote import TdQuote
 from attestation.report_data import NO_GPU
 
 CLOCK_SKEW_SECONDS = 60
@@ -56,8 +54,9 @@ class Verdict:
     measurement: bytes = b""
     image_name: str = ""
     platform: bytes = b""
-    """SHA-256 of the PPID in the PCK certificate: one machine."""
-    fmspc: str = ""
+    """SHA-256 of the PPID in the PCK certificate (Intel) or of CHIP_ID (AMD): one machine."""
+    product: str = ""
+    """FMSPC of an Intel platform, the processor line of an AMD one ("Milan")."""
     tier: Tier = Tier.SIMULATED
     attested_until: int = 0
     """Unix seconds, exclusive: earliest end of anything relied on, capped by the policy."""
@@ -65,6 +64,7 @@ class Verdict:
     block_checked: bool = False
     """False: the policy let evidence pass whose block, and so whose age, was not looked up."""
     tcb_status: str = ""
+    """Intel's status; for AMD, which publishes none, the committed security patch levels."""
     advisory_ids: tuple[str, ...] = ()
     evaluation_number: int = 0
 
@@ -77,7 +77,7 @@ class Verdict:
 
 def verify(
     evidence: Evidence,
-    collateral: Collateral,
+    collateral: AnyCollateral,
     policy: Policy,
     now: int,
     *,
@@ -99,19 +99,18 @@ def verify(
 
 
 def _verify(
-    evidence: Evidence, collateral: Collateral, policy: Policy, now: int, expected: Expected, block: Block | None
+    evidence: Evidence, collateral: AnyCollateral, policy: Policy, now: int, expected: Expected, block: Block | None
 ) -> Verdict:
-    simulated = evidence.kind is Kind.SIMULATED
-    if simulated and not policy.simulated_allowed(expected.global_id):
+    if evidence.kind is Kind.SIMULATED and not policy.simulated_allowed(expected.global_id):
         return Verdict(False, (_simulated_refusal(policy),))
-    found = hardware.check(evidence.quote, collateral, evidence.kind, now)
-    image = policy.image(found.quote.measurement)
-    tier = _tier(simulated, evidence, image)
+    found = examine(evidence, collateral, policy, now)
+    image = found.image
+    tier = _tier(evidence, image)
     attested_until = min(found.expires_at, (block.time if block else now) + policy.max_validity_seconds)
     reasons = [
-        *_binding_faults(evidence, found.quote, expected),
+        *_binding_faults(evidence, found.report_data, expected),
         *_block_faults(evidence, policy, now, block),
-        *_image_faults(found.quote, image),
+        *found.faults,
         *_platform_faults(found, policy),
     ]
     if tier not in policy.tiers:
@@ -124,12 +123,12 @@ def _verify(
     return Verdict(
         accepted=True,
         reasons=(),
-        simulated=simulated,
+        simulated=evidence.kind is Kind.SIMULATED,
         signing_key=evidence.binding.signing_key,
-        measurement=found.quote.measurement,
+        measurement=found.measurement,
         image_name=image.name,
         platform=found.platform,
-        fmspc=found.fmspc,
+        product=found.product,
         tier=tier,
         attested_until=attested_until,
         block_seqno=evidence.binding.block_seqno,
@@ -140,10 +139,10 @@ def _verify(
     )
 
 
-def _binding_faults(evidence: Evidence, quote: TdQuote, expected: Expected) -> list[str]:
+def _binding_faults(evidence: Evidence, report_data: bytes, expected: Expected) -> list[str]:
     binding = evidence.binding
     faults = []
-    if quote.report_data != binding.report_data():
+    if report_data != binding.report_data():
         faults.append("REPORTDATA does not bind what the evidence claims; it was altered or belongs to another quote")
     for name in ("network_id", "node", "node_epoch", "signing_key"):
         wanted, found = getattr(expected, name), getattr(binding, name)
@@ -171,42 +170,18 @@ def _block_faults(evidence: Evidence, policy: Policy, now: int, block: Block | N
     return []
 
 
-def _image_faults(quote: TdQuote, image: AllowedImage | None) -> list[str]:
-    faults = []
-    if quote.debug:
-        faults.append("the guest runs in debug mode: its host can read its memory")
-    if image is None:
-        faults.append(f"measurement {quote.measurement.hex()} is not on the allow-list")
-        return faults
-    for name in ("mr_config_id", "mr_owner", "mr_owner_config"):
-        if getattr(quote, name) != getattr(image, name):
-            faults.append(f"{name} is {getattr(quote, name).hex()}, which image {image.name!r} may not run with")
-    return faults
+def _platform_faults(machine: Machine, policy: Policy) -> Iterator[str]:
+    if machine.platform in policy.denied_platforms:
+        yield f"platform {machine.platform.hex()} is on the deny-list"
+    if policy.allowed_platforms is not None and machine.platform not in policy.allowed_platforms:
+        yield f"platform {machine.platform.hex()} is not on the policy's list of platforms"
 
 
-def _platform_faults(found: Hardware, policy: Policy) -> Iterator[str]:
-    if found.tcb_status not in policy.tcb_statuses:
-        accepted = ", ".join(sorted(policy.tcb_statuses)) or "none"
-        advisories = ", ".join(found.advisory_ids) or "none named"
-        yield (
-            f"TCB status is {found.tcb_status} (advisories: {advisories}), the policy accepts: {accepted}; update the "
-            "platform's firmware and TDX module"
-        )
-    denied = sorted(policy.denied_advisories.intersection(found.advisory_ids))
-    if denied:
-        yield f"the platform is subject to {', '.join(denied)}, which the policy denies"
-    if found.evaluation_number < policy.min_evaluation_number:
-        yield (
-            f"the collateral has evaluation number {found.evaluation_number}, the policy wants at least "
-            f"{policy.min_evaluation_number}; fetch the current collateral"
-        )
-    if found.platform in policy.denied_platforms:
-        yield f"platform {found.platform.hex()} is on the deny-list"
-
-
-def _tier(simulated: bool, evidence: Evidence, image: AllowedImage | None) -> Tier:
-    if simulated:
+def _tier(evidence: Evidence, image: AllowedImage | None) -> Tier:
+    if evidence.kind is Kind.SIMULATED:
         return Tier.SIMULATED
+    if evidence.kind is Kind.SEV_SNP:
+        return Tier.COMMITTEE
     # The hash alone proves nothing about a GPU; that the measured worker verified it before binding the hash does.
     if evidence.binding.gpu_evidence_hash != NO_GPU and image is not None and image.verifies_gpu:
         return Tier.GPU

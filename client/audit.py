@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from attestation.collateral import Collateral
+from attestation.collateral import parse as parse_collateral
 from attestation.evidence import Evidence
 from attestation.policy import Policy
 from attestation.strict import Malformed as MalformedEvidence
@@ -109,7 +109,7 @@ def _key_check(
     try:
         document = json.loads(evidence.document)
         found = Evidence.from_json(json.dumps(document["evidence"]))
-        collateral = Collateral.from_json(json.dumps(document["collateral"]))
+        collateral = parse_collateral(json.dumps(document["collateral"]))
     except (ValueError, KeyError, TypeError, MalformedEvidence) as error:
         return Check(name, False, f"the kept evidence is damaged: {error}"), False
     verdict = verify(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 
-from attestation.collateral import Collateral
+from attestation.collateral import AnyCollateral
+from attestation.collateral import parse as parse_collateral
 from attestation.evidence import Evidence
 from attestation.policy import MAINNET_GLOBAL_ID, Policy
 from attestation.strict import Malformed as MalformedEvidence
@@ -66,13 +67,13 @@ def effective(policy: Policy, *, allow_simulated: bool) -> Policy:
     return replace(policy, allow_simulated=policy.allow_simulated and allow_simulated)
 
 
-def parse_evidence(offer: NodeOffer) -> tuple[Evidence, Collateral]:
+def parse_evidence(offer: NodeOffer) -> tuple[Evidence, AnyCollateral]:
     """`offer.evidence` is {"evidence": ..., "collateral": ...}. Raises attestation's Malformed."""
     if set(offer.evidence) != {"evidence", "collateral"}:
         raise MalformedEvidence("the offer's evidence needs exactly the fields evidence and collateral")
     return (
         Evidence.from_json(json.dumps(offer.evidence["evidence"])),
-        Collateral.from_json(json.dumps(offer.evidence["collateral"])),
+        parse_collateral(json.dumps(offer.evidence["collateral"])),
     )
 
 

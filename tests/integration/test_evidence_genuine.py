@@ -7,15 +7,25 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestation import hardware, vectors
 from attestation.admission import Refusal, admit
 from attestation.collateral import Collateral
 from attestation.evidence import Evidence, Kind
 from attestation.hardware import Hardware
-from attestation.policy import MAINNET_GLOBAL_ID, AllowedImage, Policy, Tier
+from attestation.policy import MAINNET_GLOBAL_ID, AllowedImage, Policy, Technology, Tier
 from attestation.quote import parse
 from attestation.report_data import Binding
+from attestation.snp import hardware as snp_hardware
+from attestation.snp import products
+from attestation.snp.collateral import AmdCollateral
+from attestation.snp.policy import SnpPolicy
+from attestation.snp.products import Product, TcbVersion
+from attestation.snp.report import SIGNED_BYTES
+from attestation.snp.report import parse as parse_report
+from attestation.strict import Malformed
 from attestation.verify import Block, Expected, Verdict, verify
 
 # Collateral of phala/tdx_quote: from the QE identity's issueDate to the PCK CRL's nextUpdate.
@@ -76,7 +86,7 @@ def test_genuine_quote_is_accepted_even_on_mainnet() -> None:
     assert verdict.accepted, verdict.reasons
     assert not verdict.simulated and verdict.tier is Tier.CPU
     assert verdict.tcb_status == "UpToDate" and verdict.advisory_ids == () and verdict.evaluation_number == 17
-    assert verdict.fmspc == "b0c06f000000"
+    assert verdict.product == "b0c06f000000"
     assert verdict.platform.hex().startswith("a97a2d0b")
     assert verdict.attested_until == EXPIRES
 
@@ -176,3 +186,51 @@ def test_every_genuine_quote_has_the_one_encoding() -> None:
 def test_gpu_evidence_of_the_catalogue_is_the_pinned_one() -> None:
     for name in ("nvidia/hopperAttestationReport.txt", "nvidia/hopperCertChain.txt"):
         assert sha256(genuine(name)).hexdigest() == vectors.CATALOGUE[name][0]
+
+
+# ------------------------------------------------------------------------------------------------------------- SEV-SNP
+
+# Validity of the VCEK: 2022-09-24 to 2029-09-24.
+VCEK_BEGINS, VCEK_ENDS = 1_663_980_928, 1_884_905_728
+
+
+def amd_collateral() -> AmdCollateral:
+    authority, root = x509.load_pem_x509_certificates(genuine("sev-snp/ask_ark_milan.pem"))
+    assert root == products.root(Product.MILAN)
+    return AmdCollateral(genuine("sev-snp/vcek.testcer"), authority.public_bytes(Encoding.DER))
+
+
+def test_genuine_report_verifies_while_its_certificate_is_valid() -> None:
+    raw, collateral = genuine("sev-snp/attestation.bin"), amd_collateral()
+    for now in (VCEK_BEGINS, 1_790_000_000, VCEK_ENDS - 1):
+        found = snp_hardware.check(raw, collateral, now)
+        assert found.endorsement.product is Product.MILAN and found.endorsement.expires_at == VCEK_ENDS
+        assert found.tcb.reported == found.tcb.committed == TcbVersion(2, 0, 5, 68)
+        assert found.report.chip_id.hex().startswith("3ac3fe21e13f") and found.report.version == 2
+    for now in (VCEK_BEGINS - 1, VCEK_ENDS):
+        with pytest.raises(Malformed, match="valid from"):
+            snp_hardware.check(raw, collateral, now)
+
+
+def test_g12_every_byte_of_a_genuine_report_is_signed() -> None:
+    raw, collateral = genuine("sev-snp/attestation.bin"), amd_collateral()
+    for at in range(SIGNED_BYTES):
+        altered = raw[:at] + bytes((raw[at] ^ 1,)) + raw[at + 1 :]
+        with pytest.raises(ValueError):
+            snp_hardware.check(altered, collateral, VCEK_BEGINS)
+
+
+def test_g12_genuine_report_is_refused_by_a_strict_policy_with_every_reason() -> None:
+    """The machine was a test machine: its guest may be debugged, its firmware is of 2022."""
+    raw = genuine("sev-snp/attestation.bin")
+    image = AllowedImage("test guest", parse_report(raw).measurement, Technology.SEV_SNP)
+    floor = {Product.MILAN: TcbVersion(4, 0, 24, 219)}
+    policy = Policy(
+        images=(image,), max_age_seconds=10**9, tiers=frozenset({Tier.COMMITTEE}), snp=SnpPolicy(floors=floor)
+    )
+    verdict = verify(
+        Evidence(Kind.SEV_SNP, raw, BINDING), amd_collateral(), policy, ISSUED, expected=EXPECTED, block=BLOCK
+    )
+    assert not verdict.accepted
+    for word in ("REPORTDATA", "debug mode", "aliases", "1.49", "revocation list", "committed TCB", "launch TCB"):
+        assert any(word in reason for reason in verdict.reasons), word

@@ -87,7 +87,7 @@ def test_g18_absent_configfs_names_cause_and_cure(tmp_path: Path) -> None:
 
 def test_g18_kernel_errors_name_the_cure(tmp_path: Path) -> None:
     """A plain directory is no configfs: the attributes are missing."""
-    with pytest.raises(QuoteUnavailable, match="qgsd"):
+    with pytest.raises(QuoteUnavailable, match="modprobe tdx_guest"):
         ConfigfsTsm(tmp_path).quote(REPORT_DATA)
     assert ConfigfsTsm(tmp_path).probe().available or os.geteuid() != 0
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from attestation.collateral import Collateral, read
 from attestation.evidence import Evidence, Kind
-from attestation.policy import TCB_STATUSES, Policy, Tier, bundled, from_document, from_json, load
+from attestation.policy import TCB_STATUSES, Policy, Technology, Tier, bundled, from_document, from_json, load
 from attestation.report_data import Binding
 from attestation.simulated.collateral import EVALUATION_NUMBER, VALIDITY_SECONDS, mint
 from attestation.simulated.tee import Registers
@@ -230,7 +230,7 @@ def test_policy_files(tmp_path: Path) -> None:
 
 
 def test_devnet_policy_names_the_simulated_worker() -> None:
-    image = bundled("devnet").image(Registers.of_image().measurement)
+    image = bundled("devnet").image(Registers.of_image().measurement, Technology.TDX)
     assert image is not None and image.name == "simulated worker"
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attestation import hardware, trust_roots
+from attestation import hardware, machine, trust_roots
 from attestation import verify as verify_module
 from attestation.admission import Admission, Refusal, admit
 from attestation.collateral import Collateral
@@ -374,13 +374,13 @@ def test_gpu_evidence_must_be_the_bound_one() -> None:
 def test_tier_gpu_needs_an_image_that_verifies_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = b"gpu evidence"
     binding = dataclasses.replace(BINDING, gpu_evidence_hash=gpu_evidence_hash(raw))
-    evidence = evidence_of(binding=binding, gpu_evidence=raw)
+    evidence = evidence_of(binding=binding, gpu_evidence=raw, kind=Kind.TDX)
     plain = POLICY.images[0]
     careful = dataclasses.replace(plain, verifies_gpu=True)
-    assert verify_module._tier(False, evidence, plain) is Tier.CPU
-    assert verify_module._tier(False, evidence, careful) is Tier.GPU
-    assert verify_module._tier(False, EVIDENCE, careful) is Tier.CPU
-    assert verify_module._tier(True, evidence, careful) is Tier.SIMULATED
+    assert verify_module._tier(evidence, plain) is Tier.CPU
+    assert verify_module._tier(evidence, careful) is Tier.GPU
+    assert verify_module._tier(dataclasses.replace(EVIDENCE, kind=Kind.TDX), careful) is Tier.CPU
+    assert verify_module._tier(dataclasses.replace(evidence, kind=Kind.SIMULATED), careful) is Tier.SIMULATED
 
 
 # ----------------------------------------------------------------------------------------------------------- admission
@@ -461,8 +461,8 @@ def test_g12_a_platform_without_identity_is_refused() -> None:
 def test_g12_debug_is_refused_even_if_the_library_let_it_pass() -> None:
     """Second line of defence, reached only if the quote library changes its mind about the debug group."""
     quote = dataclasses.replace(parse(EVIDENCE.quote), td_attributes=bytes.fromhex("0100001000000000"))
-    assert any("debug" in fault for fault in verify_module._image_faults(quote, POLICY.images[0]))
-    assert verify_module._image_faults(parse(EVIDENCE.quote), POLICY.images[0]) == []
+    assert any("debug" in fault for fault in machine._image_faults(quote, POLICY.images[0], POLICY))
+    assert machine._image_faults(parse(EVIDENCE.quote), POLICY.images[0], POLICY) == []
 
 
 def test_g12_a_changed_root_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ AGENT_SECONDS = 120.0
 def quote_provider(config: EnclaveConfig) -> QuoteProvider:
     if config.evidence is Kind.SIMULATED:
         return Simulated(b"cocoon simulated platform: " + config.simulated_platform.encode())
-    return ConfigfsTsm()
+    return ConfigfsTsm(kind=config.evidence)
 
 
 def listen(path: Path) -> socket.socket:
