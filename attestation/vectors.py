@@ -56,6 +56,14 @@ CATALOGUE: dict[str, tuple[str, Package | None]] = {
     "sev-snp/vcek.testcer": ("0d057f9b6e29a69eda9c0154b259567d291c1c08d73a11e9d31ace07c435b6d8", None),
     "sev-snp/ask_ark_milan.pem": ("22e62f8d2c21a156470145fc75f7b5a377cb053ced3e97f0bd3f8d8ca5941ce6", None),
     "nvidia/hopperAttestationReport.txt": ("e84e0073010b540efa21e1ac3ce052746df57d8bb1d375be7c14f5db43807fcd", _NVIDIA),
+    "nvidia/Driver_RIM_test_no_gpu.swidtag": (
+        "1b939fae0138ceda87c434820e1e118739861b070c0043677a68807049eae668",
+        _NVIDIA,
+    ),
+    "nvidia/1010_0200_882_96005E0001_test_no_gpu.swidtag": (
+        "3f9877de674d57ead7095bf3d32f8aa3fb1881d524bf4c7e5cf504fcac47c6bf",
+        _NVIDIA,
+    ),
     "nvidia/hopperCertChain.txt": ("6a374ded27aaf208e76a211b539c4611f2d9a5774057703f21576c06d8bdf042", _NVIDIA),
 }
 
