@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from app import attest_measure as measuring
 from app.attest_onchain import judge_paths
+from attestation.measure import eventlog
+from attestation.measure.mrtd import Order
+from attestation.strict import Malformed
 
 app = typer.Typer(no_args_is_help=True, help="Look at attestation evidence offline.")
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -40,3 +45,57 @@ def onchain(
     if not found:
         note(f"no quote in {', '.join(map(str, paths))}: name a TDX quote (binary or hex) or evidence as JSON")
     raise typer.Exit(2 if not found else 1 if refused else 0)
+
+
+@app.command()
+def measure(
+    firmware: Annotated[Path, typer.Option(help="OVMF.fd with its configuration volume")],
+    kernel: Annotated[Path | None, typer.Option(help="bzImage that QEMU gets with -kernel")] = None,
+    initrd: Annotated[Path | None, typer.Option(help="initial RAM disk")] = None,
+    cmdline: Annotated[str | None, typer.Option(help="kernel command line, as given to QEMU")] = None,
+    cmdline_file: Annotated[Path | None, typer.Option(help="the same, from a file")] = None,
+    memory: Annotated[str, typer.Option(help="the guest's memory: 4G, 2048M")] = "4G",
+    acpi_tables: Annotated[Path | None, typer.Option(help="QEMU's etc/acpi/tables")] = None,
+    acpi_rsdp: Annotated[Path | None, typer.Option(help="etc/acpi/rsdp, derived without")] = None,
+    acpi_loader: Annotated[Path | None, typer.Option(help="etc/table-loader, derived without")] = None,
+    order: Annotated[Order, typer.Option(help="how the hypervisor adds pages")] = Order.PAGE_BY_PAGE,
+    kernel_as_is: Annotated[bool, typer.Option(help="the firmware gets the kernel without QEMU's parameters")] = False,
+    variable: Annotated[list[str] | None, typer.Option(help="NAME=FILE of a secure boot variable")] = None,
+    events: Annotated[Path | None, typer.Option(help="JSON with the events of a register, RTMR3's for example")] = None,
+    log: Annotated[Path | None, typer.Option("--eventlog", help="CCEL of a guest, to compare with")] = None,
+    name: Annotated[str, typer.Option(help="the image's name in policies")] = "worker",
+    tier: Annotated[int, typer.Option(min=1, max=2, help="1: CPU; 2: it verifies its GPU")] = 1,
+    snp: Annotated[bool, typer.Option(help="the SEV-SNP launch digest instead")] = False,
+    vcpus: Annotated[int, typer.Option(help="SEV-SNP: number of vCPUs")] = 1,
+    vcpu_type: Annotated[str, typer.Option(help="SEV-SNP: QEMU's CPU model")] = "EPYC-Milan",
+) -> None:
+    """Compute what an image measures to, from its files: registers, measurement, every component, policy entries."""
+    try:
+        line = "" if kernel is None else measuring.command_line(cmdline, cmdline_file)
+        if snp:
+            digest = measuring.snp_digest(firmware, vcpus, vcpu_type, kernel, initrd, line)
+            print(json.dumps(measuring.snp_document(digest, vcpus, vcpu_type), indent=2))
+            return
+        if kernel is None:
+            raise Malformed("kernel: --kernel is needed; RTMR1 is its measurement")
+        image = measuring.tdx_image(
+            ovmf=firmware,
+            kernel_file=kernel,
+            initrd=initrd,
+            line=line,
+            memory=memory,
+            acpi_tables=acpi_tables,
+            acpi_rsdp=acpi_rsdp,
+            acpi_loader=acpi_loader,
+            order=order,
+            kernel_as_is=kernel_as_is,
+            secure_boot=variable or [],
+            event_lists=events,
+        )
+        ccel = None if log is None else measuring.read(log, "event log", eventlog.LIMIT_BYTES)
+        document = measuring.tdx_document(image, name, tier, ccel)
+    except (Malformed, UnicodeDecodeError) as error:
+        note(f"error: {error}")
+        raise typer.Exit(2) from error
+    print(json.dumps(document, indent=2))
+    raise typer.Exit(0 if document.get("eventlog", {"agrees": True})["agrees"] else 1)

@@ -55,6 +55,7 @@ CATALOGUE: dict[str, tuple[str, Package | None]] = {
     "sev-snp/attestation.bin": ("377e6241d3b373ab1df80c0f96978594e7e21f4797dd6ea95e2957e1c1e26060", None),
     "sev-snp/vcek.testcer": ("0d057f9b6e29a69eda9c0154b259567d291c1c08d73a11e9d31ace07c435b6d8", None),
     "sev-snp/ask_ark_milan.pem": ("22e62f8d2c21a156470145fc75f7b5a377cb053ced3e97f0bd3f8d8ca5941ce6", None),
+    "firmware/OVMF_2025.02-3ubuntu2.fd": ("9e807cb2cd4313406a3aa4becc0836671a5c64ca7bdc08a45e15260184b446bf", None),
     "nvidia/hopperAttestationReport.txt": ("e84e0073010b540efa21e1ac3ce052746df57d8bb1d375be7c14f5db43807fcd", _NVIDIA),
     "nvidia/Driver_RIM_test_no_gpu.swidtag": (
         "1b939fae0138ceda87c434820e1e118739861b070c0043677a68807049eae668",
