@@ -1,7 +1,7 @@
 """The admission process of devnet and testnet: verifies evidence off chain, then the governor's wallet admits the key.
 
 The one place where a person's key stands in for the chain's own verification. The contracts refuse it on mainnet, and
-so does this process (G14). POST /admit takes {"evidence": ..., "collateral": ...}; all else is read from the chain.
+so does this process (G14). POST /admit takes what a node presents; all else is read from the chain.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from typing import Any
 from aiohttp import web
 
 from attestation.admission import Admission, Refusal, admit
-from attestation.collateral import Collateral
-from attestation.evidence import Evidence
 from attestation.policy import MAINNET_GLOBAL_ID, Policy, bundled
+from attestation.presented import Presented
 from attestation.strict import Malformed
 from attestation.verify import Block, Expected
 from chain.api import Chain, ChainError, Status
@@ -64,31 +63,32 @@ class AdmissionOffice:
     """Platform -> node, for one live node per platform until the chain keeps it."""
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def decide(self, evidence: Evidence, collateral: Collateral) -> Admission:
+    async def decide(self, presented: Presented) -> Admission:
         """Raises NotAdmitted, ChainError."""
-        binding = evidence.binding
+        binding = presented.evidence.binding
         node = await self._node(binding.node)
         head = await self.chain.head()
         found = await self.chain.block(binding.block_seqno) if binding.block_seqno <= head.block.seqno else None
         block = Block(found.block.seqno, found.block.root_hash, found.now) if found else None
         decision = admit(
-            evidence,
-            collateral,
+            presented.evidence,
+            presented.collateral,
             self.policy,
             head.now,
             expected=Expected(self.global_id, self.network_id, binding.node, node.epoch),
             block=block,
             last_block_seqno=node.block_seqno,
             platforms=self.platforms,
+            gpu_collateral=presented.gpu,
         )
         if isinstance(decision, Refusal):
             raise NotAdmitted(403, "; ".join(decision.reasons))
         return decision
 
-    async def admit(self, evidence: Evidence, collateral: Collateral) -> Admission:
+    async def admit(self, presented: Presented) -> Admission:
         """Decide, send, and return once the chain shows the key. Raises NotAdmitted, ChainError, WaitTimeout."""
         async with self._one_at_a_time:
-            decision = await self.decide(evidence, collateral)
+            decision = await self.decide(presented)
             body = VerdictBody(
                 decision.node_epoch,
                 decision.signing_key,
@@ -132,11 +132,9 @@ def application(office: AdmissionOffice) -> web.Application:
     async def handle(request: web.Request) -> web.Response:
         try:
             document: Any = await request.json()
-            if not isinstance(document, dict) or set(document) != {"evidence", "collateral"}:
+            if not isinstance(document, dict):
                 raise Malformed('the body must be {"evidence": {...}, "collateral": {...}}')
-            evidence = Evidence.from_json(json.dumps(document["evidence"]))
-            collateral = Collateral.from_json(json.dumps(document["collateral"]))
-            decision = await office.admit(evidence, collateral)
+            decision = await office.admit(Presented.from_document(document))
         except ValueError as error:  # Malformed among them
             return _error(400, "malformed_evidence", str(error), "send what the enclave made, unchanged")
         except NotAdmitted as error:

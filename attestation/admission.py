@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attestation.collateral import Collateral
+from attestation.collateral import AnyCollateral
 from attestation.evidence import Evidence
+from attestation.gpu.collateral import GpuCollateral
 from attestation.policy import MAINNET_GLOBAL_ID, Policy
 from attestation.verify import Block, Expected, verify
 
@@ -38,7 +39,7 @@ class Refusal:
 
 def admit(
     evidence: Evidence,
-    collateral: Collateral,
+    collateral: AnyCollateral,
     policy: Policy,
     now: int,
     *,
@@ -46,13 +47,14 @@ def admit(
     block: Block | None,
     last_block_seqno: int = 0,
     platforms: Mapping[bytes, bytes] | None = None,
+    gpu_collateral: GpuCollateral | None = None,
 ) -> Admission | Refusal:
     """Decide at `now` (unix seconds). `last_block_seqno` is the node's own; `platforms` maps platform -> live node."""
     if expected.global_id == MAINNET_GLOBAL_ID:
         return Refusal(("mainnet admits by on-chain verification only, never by the governor's message",))
     if block is None:
         return Refusal((f"masterchain block {evidence.binding.block_seqno} was not found; bind a recent block",))
-    verdict = verify(evidence, collateral, policy, now, expected=expected, block=block)
+    verdict = verify(evidence, collateral, policy, now, expected=expected, block=block, gpu_collateral=gpu_collateral)
     if not verdict.accepted:
         return Refusal(verdict.reasons)
     if verdict.block_seqno <= last_block_seqno:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from attestation import strict
+from attestation.gpu import policy as gpu_policy
+from attestation.gpu.policy import GpuPolicy
 from attestation.snp import policy as snp_policy
 from attestation.snp.policy import SnpPolicy
 from attestation.strict import Malformed
@@ -97,6 +99,8 @@ class Policy:
     block_required: bool = True
     """False: accept evidence whose block the verifier could not look up; its age is then unknown."""
     snp: SnpPolicy = field(default_factory=SnpPolicy)
+    gpu: GpuPolicy | None = None
+    """Verify raw GPU evidence again, by this. None: take the word of a measured image that verifies it."""
 
     def image(self, measurement: bytes, kind: Technology) -> AllowedImage | None:
         return next((each for each in self.images if (each.measurement, each.kind) == (measurement, kind)), None)
@@ -146,6 +150,7 @@ def from_document(document: Mapping[str, Any], what: str = "attestation policy")
             "allowed_platforms",
             "denied_advisories",
             "snp",
+            "gpu",
             "allow_simulated",
             "block_required",
         ),
@@ -158,6 +163,7 @@ def from_document(document: Mapping[str, Any], what: str = "attestation policy")
         "allow_simulated": False,
         "block_required": True,
         "snp": {},
+        "gpu": "image",
         **document,
     }
     if not isinstance(full["snp"], dict):
@@ -178,6 +184,7 @@ def from_document(document: Mapping[str, Any], what: str = "attestation policy")
         allow_simulated=strict.boolean_field(full, "allow_simulated", what),
         block_required=strict.boolean_field(full, "block_required", what),
         snp=snp_policy.from_document(full["snp"], what),
+        gpu=_gpu(full["gpu"], what),
     )
 
 
@@ -209,6 +216,16 @@ def _image(document: Mapping[str, Any], what: str) -> AllowedImage:
             if name in document
         },
     )
+
+
+def _gpu(value: object, what: str) -> GpuPolicy | None:
+    if value == "image":
+        return None
+    if value == "verify":
+        return GpuPolicy()
+    if not isinstance(value, dict):
+        raise Malformed(f'{what}: gpu must be "image", "verify" or a table of what is accepted')
+    return gpu_policy.from_document(value, f"{what}, gpu")
 
 
 def _platforms(document: Mapping[str, Any], key: str, what: str) -> frozenset[bytes]:

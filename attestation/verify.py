@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from attestation.collateral import AnyCollateral
 from attestation.evidence import Evidence, Kind, gpu_evidence_hash
+from attestation.gpu import envelope
+from attestation.gpu.collateral import GpuCollateral
+from attestation.gpu.verify import Gpu, GpuVerdict, verify_gpu
 from attestation.machine import Machine, examine
 from attestation.policy import AllowedImage, Policy, Tier
 from attestation.report_data import NO_GPU
@@ -67,6 +70,8 @@ class Verdict:
     """Intel's status; for AMD, which publishes none, the committed security patch levels."""
     advisory_ids: tuple[str, ...] = ()
     evaluation_number: int = 0
+    gpus: tuple[Gpu, ...] = ()
+    """The GPUs whose raw evidence was verified here. Empty where the policy leaves that to the measured image."""
 
     def require(self) -> Verdict:
         """Itself when accepted. Raises EvidenceRejected."""
@@ -83,14 +88,16 @@ def verify(
     *,
     expected: Expected,
     block: Block | None = None,
+    gpu_collateral: GpuCollateral | None = None,
 ) -> Verdict:
     """Judge evidence at `now` (unix seconds). Never raises: whatever goes wrong is a rejection with its reason.
 
     `block` is the chain's block with the seqno that the evidence binds; without it the evidence is rejected unless the
-    policy says otherwise.
+    policy says otherwise. `gpu_collateral` is read where the policy wants GPU evidence verified again.
     """
     try:
-        return _verify(evidence, collateral, policy, now, expected, block)
+        gpus = _gpus(evidence, gpu_collateral or GpuCollateral(), policy, now)
+        return _verify(evidence, collateral, policy, now, expected, block, gpus)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
@@ -99,19 +106,29 @@ def verify(
 
 
 def _verify(
-    evidence: Evidence, collateral: AnyCollateral, policy: Policy, now: int, expected: Expected, block: Block | None
+    evidence: Evidence,
+    collateral: AnyCollateral,
+    policy: Policy,
+    now: int,
+    expected: Expected,
+    block: Block | None,
+    gpus: GpuVerdict | None,
 ) -> Verdict:
     if evidence.kind is Kind.SIMULATED and not policy.simulated_allowed(expected.global_id):
         return Verdict(False, (_simulated_refusal(policy),))
     found = examine(evidence, collateral, policy, now)
     image = found.image
     tier = _tier(evidence, image)
-    attested_until = min(found.expires_at, (block.time if block else now) + policy.max_validity_seconds)
+    ends = [found.expires_at, (block.time if block else now) + policy.max_validity_seconds]
+    if gpus is not None and gpus.accepted:
+        ends.append(gpus.expires_at)
+    attested_until = min(ends)
     reasons = [
         *_binding_faults(evidence, found.report_data, expected),
         *_block_faults(evidence, policy, now, block),
         *found.faults,
         *_platform_faults(found, policy),
+        *(gpus.reasons if gpus is not None else ()),
     ]
     if tier not in policy.tiers:
         accepted = ", ".join(sorted(each.name.lower() for each in policy.tiers)) or "none"
@@ -136,7 +153,17 @@ def _verify(
         tcb_status=found.tcb_status,
         advisory_ids=found.advisory_ids,
         evaluation_number=found.evaluation_number,
+        gpus=gpus.gpus if gpus is not None else (),
     )
+
+
+def _gpus(evidence: Evidence, collateral: GpuCollateral, policy: Policy, now: int) -> GpuVerdict | None:
+    """None where there is no GPU evidence, or the policy does not ask for its verification."""
+    binding = evidence.binding
+    if policy.gpu is None or (not evidence.gpu_evidence and binding.gpu_evidence_hash == NO_GPU):
+        return None
+    nonce = envelope.nonce(binding.signing_key, binding.block_root_hash)
+    return verify_gpu(evidence.gpu_evidence, collateral, policy.gpu, now, nonce)
 
 
 def _binding_faults(evidence: Evidence, report_data: bytes, expected: Expected) -> list[str]:

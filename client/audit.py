@@ -10,10 +10,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from attestation.collateral import parse as parse_collateral
-from attestation.evidence import Evidence
 from attestation.policy import Policy
-from attestation.strict import Malformed as MalformedEvidence
+from attestation.presented import Presented
 from attestation.verify import Expected, verify
 from client.records import AccountOf, Held, StoredEvidence
 from client.trust import NetworkFacts, effective
@@ -107,18 +105,17 @@ def _key_check(
     if evidence is None:
         return Check(name, False, "no evidence was kept for it"), False
     try:
-        document = json.loads(evidence.document)
-        found = Evidence.from_json(json.dumps(document["evidence"]))
-        collateral = parse_collateral(json.dumps(document["collateral"]))
-    except (ValueError, KeyError, TypeError, MalformedEvidence) as error:
+        presented = Presented.from_document(json.loads(evidence.document))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return Check(name, False, f"the kept evidence is damaged: {error}"), False
     verdict = verify(
-        found,
-        collateral,
+        presented.evidence,
+        presented.collateral,
         # The block was looked up when it was new; a later reader has no chain at hand.
         replace(effective(policy, allow_simulated=allow_simulated), block_required=False),
         evidence.verified_at,
         expected=Expected(network.global_id, network.network_id, of.node, of.node_epoch, of.key),
+        gpu_collateral=presented.gpu,
     )
     if not verdict.accepted:
         return Check(name, False, "; ".join(verdict.reasons)), False

@@ -178,6 +178,7 @@ def trust_view(node: TrustedNode) -> dict[str, Any]:
         "platform": verdict.platform.hex(),
         "tcb_status": verdict.tcb_status,
         "advisories": list(verdict.advisory_ids),
+        "gpus": [gpu.words() for gpu in verdict.gpus],
         "block_seqno": verdict.block_seqno,
         "block_checked": verdict.block_checked,
         "signing_key": node.signing_key.hex(),

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from attestation.policy import Policy
+from attestation.presented import Presented
 from attestation.strict import Malformed as MalformedEvidence
 from client.chain_view import ChainView
 from client.errors import NoNode, RelayerRefused, Untrusted
 from client.records import StoredEvidence
 from client.relayer_link import RelayerLink
 from client.store import Store
-from client.trust import NetworkFacts, RefusedNode, TrustedNode, check_offer, parse_evidence
+from client.trust import NetworkFacts, RefusedNode, TrustedNode, check_offer
 from protocol.errors import Malformed
 from protocol.offer import NodeOffer
 
@@ -109,7 +110,7 @@ class Directory:
             return RefusedNode(account, (f"it broke the rules before: {fault}",))
         try:
             offer = NodeOffer.from_json(text)
-            seqno = parse_evidence(offer)[0].binding.block_seqno
+            seqno = Presented.from_document(offer.evidence).evidence.binding.block_seqno
         except (Malformed, MalformedEvidence) as error:
             return RefusedNode(account, (str(error),))
         try:

@@ -81,6 +81,7 @@ def trust(found: dict[str, Any]) -> None:
         f"1. root        {root}",
         f"2. platform    {found['platform']}, TCB {found['tcb_status']} {' '.join(found['advisories'])}",
         f"3. image       {found['image']}, measurement {found['measurement']} (on this client's allow-list)",
+        *(f"   GPU         {words}" for words in found["gpus"]),
         f"4. freshness   bound to masterchain block {found['block_seqno']}, {block}",
         f"5. key         {found['signing_key']}, the same on chain (two endpoints agree)",
         f"6. node        {found['node']}, epoch {found['epoch']}, attested until {found['attested_until']}",

@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 
-from attestation.collateral import AnyCollateral
-from attestation.collateral import parse as parse_collateral
-from attestation.evidence import Evidence
 from attestation.policy import MAINNET_GLOBAL_ID, Policy
+from attestation.presented import Presented
 from attestation.strict import Malformed as MalformedEvidence
 from attestation.verify import Block, Expected, Verdict, verify
 from protocol.errors import PeerFault
@@ -67,16 +65,6 @@ def effective(policy: Policy, *, allow_simulated: bool) -> Policy:
     return replace(policy, allow_simulated=policy.allow_simulated and allow_simulated)
 
 
-def parse_evidence(offer: NodeOffer) -> tuple[Evidence, AnyCollateral]:
-    """`offer.evidence` is {"evidence": ..., "collateral": ...}. Raises attestation's Malformed."""
-    if set(offer.evidence) != {"evidence", "collateral"}:
-        raise MalformedEvidence("the offer's evidence needs exactly the fields evidence and collateral")
-    return (
-        Evidence.from_json(json.dumps(offer.evidence["evidence"])),
-        parse_collateral(json.dumps(offer.evidence["collateral"])),
-    )
-
-
 def check_offer(
     offer: NodeOffer,
     *,
@@ -96,16 +84,17 @@ def check_offer(
     """
     reasons = [*_identity_faults(offer, account, network, node), *_chain_faults(offer, node, max(now, chain_now))]
     try:
-        evidence, collateral = parse_evidence(offer)
+        presented = Presented.from_document(offer.evidence)
     except MalformedEvidence as error:
         return RefusedNode(account, (*reasons, str(error)))
     verdict = verify(
-        evidence,
-        collateral,
+        presented.evidence,
+        presented.collateral,
         effective(policy, allow_simulated=allow_simulated),
         now,
         expected=Expected(network.global_id, network.network_id, account, node.epoch, node.signing_key),
         block=block,
+        gpu_collateral=presented.gpu,
     )
     if not verdict.accepted:
         return RefusedNode(account, (*reasons, *(_with_flag(reason, policy, network) for reason in verdict.reasons)))

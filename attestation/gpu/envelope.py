@@ -12,9 +12,9 @@ import zlib
 from dataclasses import dataclass
 from hashlib import sha256
 
+from attestation.evidence import GPU_EVIDENCE_LIMIT_BYTES as LIMIT_BYTES
 from attestation.strict import Malformed
 
-LIMIT_BYTES = 128 * 1024
 MAX_DEVICES = 16
 MAX_CERTIFICATES = 8
 REPORT_LIMIT_BYTES = 0x2000

@@ -75,10 +75,13 @@ def issue(
     extensions: tuple[tuple[x509.ExtensionType, bool], ...] = (),
     curve: ec.EllipticCurve | None = None,
     signs: bool = True,
+    every_usage: bool = False,
 ) -> Authority:
     key = ec.generate_private_key(curve or ec.SECP384R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     usage = dict.fromkeys(_USAGES, False)
+    if every_usage:
+        usage |= {"digital_signature": True, "key_cert_sign": True}
     usage |= {"key_cert_sign": signs, "crl_sign": signs} if ca else {"digital_signature": signs}
     builder = (
         x509.CertificateBuilder()

@@ -147,6 +147,7 @@ def test_g12_a_manifest_signer_cannot_make_a_gpu() -> None:
         ({"end": NOW - 1}, "is valid from"),
         ({"start": NOW + 1}, "is valid from"),
         ({"ca": True}, "may not sign reports"),
+        ({"ca": True, "every_usage": True}, "may not sign reports"),
         ({"signs": False}, "may not sign reports"),
         ({"curve": ec.SECP256R1()}, "no P-384 key"),
         ({"extensions": ((x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"\x05\0"), True),)}, "critical"),
@@ -164,6 +165,7 @@ def test_g12_leaf_certificates_that_are_refused(options: dict[str, Any], word: s
     [
         ({"end": NOW - 1}, "is valid from"),
         ({"ca": False}, "may not sign certificates"),
+        ({"ca": False, "every_usage": True}, "may not sign certificates"),
         ({"signs": False}, "may not sign certificates"),
         ({"path_length": 0}, "allows fewer"),
     ],
