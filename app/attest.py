@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,12 @@ import typer
 from rich.console import Console
 
 from app import attest_measure as measuring
+from app.attest_explain import explain as explain_file
 from app.attest_onchain import judge_paths
+from attestation.explain.words import printable
 from attestation.measure import eventlog
 from attestation.measure.mrtd import Order
+from attestation.policy import MAINNET_GLOBAL_ID, bundled, load
 from attestation.strict import Malformed
 
 app = typer.Typer(no_args_is_help=True, help="Look at attestation evidence offline.")
@@ -99,3 +103,34 @@ def measure(
         raise typer.Exit(2) from error
     print(json.dumps(document, indent=2))
     raise typer.Exit(0 if document.get("eventlog", {"agrees": True})["agrees"] else 1)
+
+
+@app.command()
+def explain(
+    file: Annotated[
+        Path, typer.Argument(help="quote, report, GPU evidence (binary or hex), evidence or collateral (JSON)")
+    ],
+    collateral: Annotated[Path | None, typer.Option(help="Intel's or AMD's, as JSON")] = None,
+    policy: Annotated[str | None, typer.Option(help="policy file in TOML, or the name of one that ships")] = None,
+    at: Annotated[int | None, typer.Option(help="judge at this time (unix seconds) instead of now")] = None,
+    global_id: Annotated[int, typer.Option(help="GLOBALID of the network; mainnet's refuses simulated evidence")] = (
+        MAINNET_GLOBAL_ID
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Say in words what a file of evidence holds and who signed it; with collateral and policy, judge it.
+
+    Exit code 1: something was found to be wrong. 0 without a verdict means that nothing was.
+    """
+    try:
+        chosen = None if policy is None else load(Path(policy)) if Path(policy).is_file() else bundled(policy)
+        found = explain_file(file, collateral, chosen, at, int(time.time()), global_id)
+    except (OSError, Malformed) as error:
+        note(f"error: {printable(f'{file}: {error}')}")
+        raise typer.Exit(2) from error
+    if as_json:
+        print(json.dumps(found.to_document(), indent=2))
+    else:
+        for line in found.lines():
+            print(line)
+    raise typer.Exit(1 if found.judged is not None and found.judged.accepted is False else 0)

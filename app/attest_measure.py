@@ -13,6 +13,7 @@ from attestation.measure import acpi, eventlog, firmware, kernel, snp, tdx
 from attestation.measure.events import Event
 from attestation.measure.mrtd import Order
 from attestation.onchain.state import NO_LAUNCH
+from attestation.snp import report as snp_report
 from attestation.strict import Malformed
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -150,7 +151,13 @@ def tdx_document(image: tdx.Image, name: str, tier: int, log: bytes | None) -> d
 
 
 def snp_document(digest: bytes, vcpus: int, vcpu_type: str) -> dict[str, Any]:
-    return {"kind": "sev-snp", "launch_digest": digest.hex(), "vcpus": vcpus, "vcpu_type": vcpu_type}
+    return {
+        "kind": "sev-snp",
+        "measurement": snp_report.measurement(digest).hex(),
+        "launch_digest": digest.hex(),
+        "vcpus": vcpus,
+        "vcpu_type": vcpu_type,
+    }
 
 
 def snp_digest(

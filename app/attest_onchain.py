@@ -22,7 +22,7 @@ from attestation.onchain.hints import NoHints
 from attestation.onchain.messages import appraise
 from attestation.onchain.pieces import BadWitness
 from attestation.quote import parse
-from attestation.recognise import LIMIT_BYTES, Bundle, claimed_kind, quote_of, recognise
+from attestation.recognise import LIMIT_BYTES, Bundle, Document, claimed_kind, quote_of, recognise
 from attestation.strict import Malformed
 from attestation.trust_roots import root
 from attestation.witness import QuoteParts
@@ -123,13 +123,15 @@ def judge_paths(paths: Sequence[Path], at: int | None, note: Callable[[str], Non
             document = recognise(_read(path))
             quote = quote_of(document)
             if quote is not None:
-                own = document.collateral if isinstance(document, Bundle) else _beside(path)
+                own = _own(document) or _beside(path)
                 quotes.append(_Quote(str(path), quote, own))
             elif isinstance(document, Collateral):
                 given.append(document)
                 last = quotes[-1] if quotes else None
                 if not listed and isinstance(last, _Quote) and last.own is None:
                     quotes[-1] = _Quote(last.name, last.quote, document)
+            else:
+                raise Malformed("the contract judges TDX quotes alone: what AMD and NVIDIA sign is beyond the TVM")
         except (OSError, Malformed) as error:
             if listed:
                 passed.append(path.name)
@@ -177,6 +179,12 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
             yield from ((each, True) for each in found)
         else:
             yield path, False
+
+
+def _own(document: Document) -> Collateral | None:
+    if isinstance(document, Bundle) and isinstance(document.collateral, Collateral):
+        return document.collateral
+    return None
 
 
 def _beside(path: Path) -> Collateral | None:

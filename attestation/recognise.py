@@ -6,9 +6,14 @@ import json
 from dataclasses import dataclass
 
 from attestation import strict
-from attestation.collateral import Collateral
+from attestation.collateral import AnyCollateral, Collateral
+from attestation.collateral import parse as parse_collateral
 from attestation.evidence import Evidence, Kind
+from attestation.gpu.envelope import TAG as GPU_TAG
 from attestation.quote import parse
+from attestation.snp.collateral import KIND as AMD
+from attestation.snp.collateral import AmdCollateral
+from attestation.snp.report import REPORT_BYTES
 from attestation.strict import Malformed
 from attestation.trust_roots import root
 
@@ -25,25 +30,37 @@ class RawQuote:
 
 
 @dataclass(frozen=True, slots=True)
+class RawReport:
+    """An SEV-SNP report by itself."""
+
+    report: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RawGpu:
+    """GPU evidence by itself, in the envelope of `attestation.gpu`."""
+
+    evidence: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """Evidence with the collateral that its worker served beside it: what an offer carries and a client keeps."""
 
     evidence: Evidence
-    collateral: Collateral
+    collateral: AnyCollateral
 
 
-Document = RawQuote | Evidence | Bundle | Collateral
+Document = RawQuote | RawReport | RawGpu | Evidence | Bundle | Collateral | AmdCollateral
 
 
 def recognise(data: bytes) -> Document:
     """Raises Malformed, naming what is accepted."""
     if len(data) > LIMIT_BYTES:
         raise Malformed(f"{len(data)} bytes, more than the limit of {LIMIT_BYTES}: no evidence is that large")
-    if data[:2] in _QUOTE_HEADS:
-        return RawQuote(data)
     if data.lstrip()[:1] == b"{":
         return _from_json(data)
-    return RawQuote(_from_hex(data))
+    return _from_binary(data) or _from_binary(_from_hex(data)) or _unknown()
 
 
 def claimed_kind(quote: bytes) -> Kind:
@@ -53,13 +70,13 @@ def claimed_kind(quote: bytes) -> Kind:
 
 
 def quote_of(document: Document) -> bytes | None:
-    """The quote in it, where there is one."""
+    """The TDX quote in it, where there is one."""
     match document:
         case RawQuote(quote):
             return quote
-        case Evidence():
+        case Evidence() if document.kind is not Kind.SEV_SNP:
             return document.quote
-        case Bundle():
+        case Bundle() if document.evidence.kind is not Kind.SEV_SNP:
             return document.evidence.quote
         case _:
             return None
@@ -69,25 +86,36 @@ def _from_json(data: bytes) -> Document:
     document = strict.json_object(data, "JSON", limit_bytes=LIMIT_BYTES)
     if set(document) == {"evidence", "collateral"}:
         evidence, collateral = (json.dumps(document[name]) for name in ("evidence", "collateral"))
-        return Bundle(Evidence.from_json(evidence), Collateral.from_json(collateral))
+        return Bundle(Evidence.from_json(evidence), parse_collateral(collateral))
     if document.keys() >= _QUOTE_FIELDS:
         return Evidence.from_json(data)
-    if "tcb_info" in document:
-        return Collateral.from_json(data)
+    if "tcb_info" in document or document.get("kind") == AMD:
+        return parse_collateral(data)
     raise Malformed(
         "JSON that is neither evidence (version, kind, quote, binding), nor collateral (tcb_info, qe_identity, ...), "
         "nor an object of both (evidence, collateral)"
     )
 
 
+def _from_binary(data: bytes) -> RawQuote | RawReport | RawGpu | None:
+    # A report's version has 32 bits; a quote has its key type in the upper half, which is not zero.
+    if len(data) == REPORT_BYTES and data[1:4] == bytes(3):
+        return RawReport(data)
+    if data[:2] in _QUOTE_HEADS:
+        return RawQuote(data)
+    return RawGpu(data) if data[:4] == GPU_TAG else None
+
+
 def _from_hex(data: bytes) -> bytes:
     try:
         text = data.decode("ascii").strip()
-        found = bytes.fromhex(text[2:] if text[:2] in ("0x", "0X") else text)
+        return bytes.fromhex(text[2:] if text[:2] in ("0x", "0X") else text)
     except ValueError:
-        found = b""
-    if found[:2] not in _QUOTE_HEADS:
-        raise Malformed(
-            "neither a TDX quote of version 4 or 5 (binary or hex) nor JSON; give the file of evidence itself"
-        )
-    return found
+        return b""
+
+
+def _unknown() -> Document:
+    raise Malformed(
+        "neither a TDX quote of version 4 or 5, an SEV-SNP report nor GPU evidence (binary or hex), nor JSON; give the "
+        "file of evidence itself"
+    )

@@ -20,7 +20,7 @@ MAX_CERTIFICATES = 8
 REPORT_LIMIT_BYTES = 0x2000
 """NVML_CC_GPU_ATTESTATION_REPORT_SIZE."""
 NONCE_BYTES = 32
-_TAG = zlib.crc32(b"cocoon.gpuevidence.v1").to_bytes(4, "big")
+TAG = zlib.crc32(b"cocoon.gpuevidence.v1").to_bytes(4, "big")
 _NONCE_TAG = zlib.crc32(b"cocoon.gpunonce.v1").to_bytes(4, "big")
 
 
@@ -59,7 +59,7 @@ class GpuEvidence:
 
     def to_bytes(self) -> bytes:
         """Raises Malformed when it is over the limit."""
-        parts = [_TAG, bytes([len(self.devices)])]
+        parts = [TAG, bytes([len(self.devices)])]
         for device in self.devices:
             parts.append(bytes([len(device.chain)]))
             parts += [_counted(each) for each in (*device.chain, device.report)]
@@ -74,7 +74,7 @@ class GpuEvidence:
         if len(raw) > LIMIT_BYTES:
             raise Malformed(f"GPU evidence: {len(raw)} bytes, more than the limit of {LIMIT_BYTES}")
         reader = Reader(raw, "GPU evidence")
-        if reader.take(4) != _TAG:
+        if reader.take(4) != TAG:
             raise Malformed("GPU evidence: unknown version; upgrade the older side")
         devices = []
         for _ in range(reader.take(1)[0]):
