@@ -15,7 +15,6 @@ from attestation.explain import gpu, snp, tdx
 from attestation.explain.checks import Judged, Subject, judge
 from attestation.explain.words import Row, Section, moment, printable, shown
 from attestation.gpu.envelope import nonce
-from attestation.onchain.pieces import BadWitness
 from attestation.policy import Policy
 from attestation.recognise import (
     LIMIT_BYTES,
@@ -29,7 +28,6 @@ from attestation.recognise import (
 )
 from attestation.report_data import NO_GPU
 from attestation.snp.collateral import AmdCollateral
-from attestation.strict import Malformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +104,7 @@ def _sections(document: Document, subject: Subject | None) -> Iterator[Section]:
         yield from gpu.sections(document.evidence, None)
     elif subject is not None:
         yield from _binding(subject)
-        try:
-            yield from (snp if subject.kind is Kind.SEV_SNP else tdx).sections(subject.quote)
-        except BadWitness as error:
-            raise Malformed(str(error)) from error
+        yield from (snp if subject.kind is Kind.SEV_SNP else tdx).sections(subject.quote)
         if subject.gpu_evidence and subject.binding is not None:
             binding = subject.binding
             yield from gpu.sections(subject.gpu_evidence, nonce(binding.signing_key, binding.block_root_hash))

@@ -6,10 +6,9 @@ import dcap_qvl
 
 from attestation.evidence import Kind
 from attestation.explain.words import Row, Section, bits, certificate_row, shown
-from attestation.quote import TdQuote, parse
+from attestation.quote import HEADER_BYTES, TD10_BYTES, TdQuote, parse
 from attestation.recognise import claimed_kind
 from attestation.trust_roots import root
-from attestation.witness import QuoteParts
 
 _ATTRIBUTES = {
     0: "DEBUG (the host can read the guest)",
@@ -49,9 +48,9 @@ _REGISTERS = (
 
 
 def sections(quote: bytes) -> list[Section]:
-    """Raises Malformed, BadWitness."""
-    parsed, parts = parse(quote), QuoteParts.of(quote)
-    return [_header(quote, parsed), _report(parsed), _signatures(quote, parsed, parts)]
+    """Raises Malformed."""
+    parsed = parse(quote)
+    return [_header(quote, parsed), _report(parsed), _signatures(quote, parsed)]
 
 
 def _header(quote: bytes, parsed: TdQuote) -> Section:
@@ -89,8 +88,11 @@ def _report(parsed: TdQuote) -> Section:
     )
 
 
-def _signatures(quote: bytes, parsed: TdQuote, parts: QuoteParts) -> Section:
-    qe = parts.qe.body
+def _signatures(quote: bytes, parsed: TdQuote) -> Section:
+    # `parse` has checked that all of this lies within the quote.
+    body = TD10_BYTES if parsed.version == 4 else 6 + int.from_bytes(quote[50:54], "little")
+    key_at = HEADER_BYTES + body + 4 + 64
+    attestation_key, qe = quote[key_at : key_at + 64], quote[key_at + 64 + 6 : key_at + 64 + 6 + 384]
     product, version = (int.from_bytes(qe[at : at + 2], "little") for at in (256, 258))
     kind = claimed_kind(quote)
     ends = parsed.pck_chain[-1] == root(kind).der if parsed.pck_chain else False
@@ -105,7 +107,7 @@ def _signatures(quote: bytes, parsed: TdQuote, parts: QuoteParts) -> Section:
     return Section(
         "Who signed what (not checked by reading)",
         (
-            Row("TD report", "by the attestation key", shown(parts.attestation_key)),
+            Row("TD report", "by the attestation key", shown(attestation_key)),
             Row("attestation key", "vouched for by the quoting enclave", "SHA-256 of key and data in its report"),
             Row("QE MRENCLAVE", shown(qe[64:96]), "code of the quoting enclave"),
             Row(
