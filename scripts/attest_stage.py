@@ -1,13 +1,9 @@
-"""Compiles the attestation contract and stages it on the emulated ledger. For its tests and `cocoon attest onchain`."""
+"""The attestation contract on the emulated ledger. For its tests and `cocoon attest onchain`."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import dataclass, field
-from functools import cache
 from hashlib import sha256
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq_core import Cell, begin_cell
@@ -19,25 +15,11 @@ from chain.outgoing import Outgoing
 from chain.wallet import Wallet, external_message
 from devnet.ledger import Ledger
 from devnet.trace import Trace
-from scripts.compile import CONTRACTS, assemble
 from scripts.stage import TON, key_of, public
+from wrappers.code import Contract, code
 from wrappers.ops import Op
 from wrappers.registry import singleton_address, singleton_state_init
 from wrappers.signed import GenesisState, network_id, sign
-
-SOURCE = CONTRACTS / "attestation" / "attestation.fc"
-# One process each: the compiler keeps global variables of earlier programs within a process.
-_COMPILE = "import sys; from tonpy.libs.python_ton import func_to_asm; sys.stdout.write(func_to_asm(sys.argv[1:]))"
-
-
-@cache
-def compiled(source: Path = SOURCE) -> Cell:
-    """Code of a FunC program. Raises RuntimeError with the compiler's words."""
-    command = [sys.executable, "-c", _COMPILE, str(source)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    if run.returncode or "PROGRAM{" not in run.stdout:
-        raise RuntimeError(f"{source.name} does not compile:\n{run.stdout}{run.stderr}")
-    return assemble(run.stdout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +49,7 @@ class Stage:
     wallet: Wallet = field(default_factory=lambda: Wallet(key_of("stranger")))
 
     def __post_init__(self) -> None:
-        self.code = compiled()
+        self.code = code(Contract.ATTESTATION)
         self.account = singleton_address(self.code, public(self.genesis_key), 0)
         self.network = network_id(self.ledger.global_id, self.registry)
         self.ledger.faucet(self.wallet.account, 1_000_000 * TON)

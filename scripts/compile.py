@@ -20,7 +20,11 @@ from wrappers.code import Contract
 CONTRACTS = Path(__file__).parent.parent / "contracts"
 BUILD = CONTRACTS / "build"
 # Files of their own, which include ../common; every other contract is NAME.fc.
-SOURCES = {Contract.NODE_RARE: "node/rare.fc", Contract.ESCROW_RARE: "escrow/rare.fc"}
+SOURCES = {
+    Contract.ATTESTATION: "attestation/attestation.fc",
+    Contract.NODE_RARE: "node/rare.fc",
+    Contract.ESCROW_RARE: "escrow/rare.fc",
+}
 # Handlers that are seldom needed travel with the message that needs them (docs/adr/0022-rare-programs.md). The code
 # that stays knows its program by the hash in a generated file.
 RARE = {Contract.NODE: Contract.NODE_RARE, Contract.ESCROW: Contract.ESCROW_RARE}
@@ -39,10 +43,15 @@ def source(contract: Contract) -> str:
 @cache
 def assembly(contract: Contract) -> str:
     """Fift assembly of a contract. Raises RuntimeError with the compiler's words."""
-    command = [sys.executable, "-c", _COMPILE, source(contract)]
+    return assembly_of(CONTRACTS / source(contract))
+
+
+def assembly_of(path: Path) -> str:
+    """Fift assembly of any FunC program. Raises RuntimeError with the compiler's words."""
+    command = [sys.executable, "-c", _COMPILE, str(path)]
     run = subprocess.run(command, cwd=CONTRACTS, capture_output=True, text=True, timeout=60)
     if run.returncode or "PROGRAM{" not in run.stdout:
-        raise RuntimeError(f"{source(contract)} does not compile:\n{run.stdout}{run.stderr}")
+        raise RuntimeError(f"{path.name} does not compile:\n{run.stdout}{run.stderr}")
     return run.stdout
 
 

@@ -1,4 +1,4 @@
-"""A small network on the emulated ledger: registry, attestation, wallets. For contract tests and the gas table."""
+"""A small network on the emulated ledger: registry, verifier, wallets. For contract tests and the gas table."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pytoniq_core import Cell
 
+from attestation.evidence import Kind as EvidenceKind
+from attestation.onchain.certificates import public_key
+from attestation.onchain.collateral import collateral_messages
+from attestation.onchain.fees import attest as attest_need
+from attestation.onchain.state import ChainImage, ChainPolicy, genesis_state
+from attestation.report_data import NO_GPU, Binding
+from attestation.simulated.collateral import mint
+from attestation.simulated.tee import Registers, SimulatedTee
+from attestation.trust_roots import root
+from attestation.witness import attest_message
 from chain.api import Status
 from chain.outgoing import Outgoing
 from chain.wallet import Wallet, external_message
 from devnet.ledger import Ledger
 from devnet.trace import Trace
 from wrappers import escrow, node, registry
-from wrappers.attestation import AttestationState
 from wrappers.code import Contract, code, code_hash
 from wrappers.fees import Fees, Prices
 from wrappers.node import ClaimEntry, Entry
@@ -28,6 +37,8 @@ HOUR = 3600
 DAY = 86_400
 NO_HASH = bytes(32)
 TERMS = sha256(b"terms").digest()
+SIMULATED_ROOT = public_key(root(EvidenceKind.SIMULATED).der)
+GENESIS_NANO = 10 * TON
 PARAMETERS = Parameters(
     min_stake_nano=5 * TON,
     min_deposit_nano=TON // 10,
@@ -68,10 +79,16 @@ class World:
     release_key: Ed25519PrivateKey = field(default_factory=lambda: key_of("release"))
     payout: bytes = field(default_factory=lambda: Wallet(key_of("payout")).account)
     parameters: Parameters = PARAMETERS
+    verifier: bool = False
+    """Whether the network has the real verifier, under the simulated root, for which every verdict needs a quote. Else
+    `attestation` is a plain account whose verdicts `attest` makes up: enough for what nodes do with them, and fast."""
+    machine: SimulatedTee = field(default_factory=lambda: SimulatedTee(b"machine"))
 
     def __post_init__(self) -> None:
         self.registry = registry.singleton_address(code(Contract.REGISTRY), public(self.genesis_key), 0)
-        self.attestation = registry.singleton_address(code(Contract.ATTESTATION), public(self.genesis_key), 0)
+        self.attestation = account_of_name("attestation")
+        if self.verifier:
+            self.attestation = registry.singleton_address(code(Contract.ATTESTATION), public(self.genesis_key), 0)
         self.network = network_id(self.ledger.global_id, self.registry)
         self.fees = Fees(Prices.from_config(self.ledger.config), self.parameters)
 
@@ -93,19 +110,28 @@ class World:
         signature = sign(GenesisState(self.ledger.global_id, account, bytes(state.hash)), key or self.genesis_key)
         return registry.genesis(signature, state)
 
+    @property
+    def verifier_state(self) -> Cell:
+        """The verifier's genesis state: the simulated root, the simulated worker's image."""
+        images = {Registers.of_image().measurement: ChainImage()}
+        return genesis_state(self.registry, self.network, SIMULATED_ROOT, ChainPolicy(), images)
+
     def deploy(self) -> None:
-        for contract, account, state in (
-            (Contract.REGISTRY, self.registry, self.registry_state.to_cell()),
-            (Contract.ATTESTATION, self.attestation, AttestationState(self.registry, self.network).to_cell()),
-        ):
-            trace = self.ledger.send_internal(
-                source=self.governor.account,
-                destination=account,
-                value_nano=TON,
-                body=self.genesis_body(account, state),
-                state_init=registry.singleton_state_init(code(contract), public(self.genesis_key), 0),
-            )
-            assert not trace.failed
+        self._deploy(Contract.REGISTRY, self.registry, self.registry_state.to_cell())
+        if self.verifier:
+            self._deploy(Contract.ATTESTATION, self.attestation, self.verifier_state)
+            for name, body in collateral_messages(mint(self.ledger.now), SIMULATED_ROOT):
+                assert not self.tell(self.stranger.account, self.attestation, TON, body).failed, name
+
+    def _deploy(self, contract: Contract, account: bytes, state: Cell) -> None:
+        trace = self.ledger.send_internal(
+            source=self.governor.account,
+            destination=account,
+            value_nano=GENESIS_NANO,
+            body=self.genesis_body(account, state),
+            state_init=registry.singleton_state_init(code(contract), public(self.genesis_key), 0),
+        )
+        assert not trace.failed
 
     def fund_wallets(self, *wallets: Wallet) -> None:
         """Give every wallet money and have it deployed, so that later sends cost what they cost every day."""
@@ -175,9 +201,19 @@ class World:
             platform=b"\x22" * 32,
         )
 
-    def admit(self, account: bytes, key: Ed25519PrivateKey | None = None, **changes: int) -> Trace:
-        body = registry.admit(account, self.verdict(account, key, **changes))
-        return self.send(self.governor, self.registry, self.fees.admit(), body)
+    def attest(self, account: bytes, key: Ed25519PrivateKey | None = None, **changes: int) -> Trace:
+        """Attests a key for a node: by a quote sent to the verifier, or as the account that stands for it."""
+        if not self.verifier:
+            body = node.verdict(self.verdict(account, key, **changes))
+            return self.tell(self.attestation, account, self.fees.verdict(), body)
+        assert not changes, "the verifier says what a verdict holds"
+        block = self.ledger.prev_blocks.hundreds[0]
+        epoch = self.node(account).epoch
+        binding = Binding(
+            self.network, account, epoch, public(key or self.enclave_key), NO_GPU, block.seqno, block.root_hash
+        )
+        body = attest_message(self.machine.quote(binding.report_data()), binding)
+        return self.send(self.operator, self.attestation, attest_need(self.fees.prices), body)
 
     # ------------------------------------------------------------------------------------------ state
 
@@ -265,8 +301,8 @@ class World:
         return sign(Release(row.allotment, row.seqno, allotted), self.release_key)
 
 
-def built_world(global_id: int | None = None) -> World:
-    world = World(Ledger() if global_id is None else Ledger(global_id=global_id))
+def built_world(global_id: int | None = None, *, verifier: bool = False) -> World:
+    world = World(Ledger() if global_id is None else Ledger(global_id=global_id), verifier=verifier)
     world.deploy()
     world.fund_wallets(world.governor, world.operator, world.client, world.stranger)
     world.ledger.faucet(world.payout, TON)
@@ -275,7 +311,7 @@ def built_world(global_id: int | None = None) -> World:
 
 @dataclass(frozen=True)
 class Pair:
-    """A registered, admitted node and an escrow with 2 TON allotted to it."""
+    """A registered, attested node and an escrow with 2 TON allotted to it."""
 
     node: bytes
     escrow: bytes
@@ -284,7 +320,7 @@ class Pair:
 def make_pair(world: World) -> Pair:
     node_account, trace = world.open_node()
     assert not trace.failed
-    assert not world.admit(node_account).failed
+    assert not world.attest(node_account).failed
     first = escrow.FirstAllotment(node_account, 2 * TON, world.row_terms())
     account, trace = world.open_escrow(first=first, value_nano=world.fees.open_escrow(3 * TON, 2 * TON))
     assert not trace.failed

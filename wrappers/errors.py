@@ -68,7 +68,7 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.BAD_SIGNATURE: Explanation(
         "a signature does not verify", "sign the structure again for this network, account, epoch and seqno"
     ),
-    _E.MAIN_NETWORK: Explanation("admission by message does not exist on the main network", "attest with hardware"),
+    _E.MAIN_NETWORK: Explanation("a test root proves no hardware; the main network refuses it", "use Intel's root"),
     _E.NOT_BORN: Explanation("the contract waits for its genesis, or is past it", "check the account's state first"),
     _E.WRONG_NETWORK: Explanation("the genesis state names another network", "build it for this network's id"),
     _E.WRONG_CODE: Explanation(

@@ -18,8 +18,6 @@ class Gas:
     """Gas constants of gas.fc; tests compare both files and pin each to a measurement."""
 
     OPEN: Final = 7550
-    ADMIT: Final = 3600
-    ADMITTED: Final = 2700
     VERDICT: Final = 44550
     NODE_INIT: Final = 6000
     PAID: Final = 5050
@@ -153,9 +151,9 @@ class Fees:
         rent = self.escrow_rent() + (self.row_rent() if first_allotment_nano is not None else 0)
         return deposit + rent + self._birth(Contract.ESCROW, Gas.ESCROW_INIT)
 
-    def admit(self) -> int:
-        gas = self.prices.gas(Gas.ADMIT + Gas.ADMITTED + Gas.VERDICT)
-        return gas + 2 * self.prices.forward(Size.VERDICT_CELLS, Size.VERDICT_BITS)
+    def verdict(self) -> int:
+        """What the verifier's verdict must bring to a node."""
+        return self.prices.gas(Gas.VERDICT)
 
     def settle_need(self) -> int:
         """What must arrive with `settle`."""

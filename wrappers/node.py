@@ -364,6 +364,11 @@ def claim_receipt(
     return body.store_ref(begin_cell().store_bytes(signature).end_cell()).store_ref(entry.to_cell()).end_cell()
 
 
+def verdict(body: VerdictBody) -> Cell:
+    """Body from the attestation contract alone: what it found about the node's key."""
+    return begin_cell().store_uint(Op.VERDICT, 32).store_ref(body.to_cell()).end_cell()
+
+
 def top_up_stake() -> Cell:
     """Body from anyone, while the node is bonded: the message's value above fees is added to the stake."""
     return begin_cell().store_uint(Op.TOP_UP_STAKE, 32).end_cell()

@@ -13,7 +13,7 @@ from wrappers.cells import CellError
 from wrappers.code import Contract, code, living_code, size_of
 from wrappers.dicts import ids_cell, load_ids
 from wrappers.escrow import EscrowConfig
-from wrappers.node import NodeConfig, VerdictBody
+from wrappers.node import NodeConfig
 from wrappers.ops import Op
 
 YEAR_SECONDS = 31_536_000
@@ -223,11 +223,6 @@ def open_escrow(code_hash: bytes, index: int, config: EscrowConfig) -> Cell:
     """Body to the registry: the sender becomes the owner; all value above fees and reserves is the deposit."""
     body = begin_cell().store_uint(Op.OPEN_ESCROW, 32).store_bytes(code_hash).store_uint(index, 32)
     return body.store_ref(config.to_cell()).end_cell()
-
-
-def admit(node: bytes, verdict: VerdictBody) -> Cell:
-    """Body from the governor to the registry; refused by code on the main network."""
-    return begin_cell().store_uint(Op.ADMIT, 32).store_bytes(node).store_ref(verdict.to_cell()).end_cell()
 
 
 def offer_governor(account: bytes | None) -> Cell:

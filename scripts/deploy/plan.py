@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytoniq_core import Cell
+from wrappers.attestation import AttestationState
 
 from chain.api import AccountState, Status
 from chain.outgoing import Outgoing, internal_message
 from wrappers import registry
-from wrappers.attestation import AttestationState
 from wrappers.cells import CellError
 from wrappers.code import Contract, code, size_of
 from wrappers.registry import Parameters, RegistryState, singleton_address, singleton_state_init

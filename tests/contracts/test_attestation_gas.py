@@ -19,8 +19,9 @@ from attestation.simulated import collateral as simulated
 from attestation.simulated import pki, platform
 from attestation.witness import QuoteParts
 from devnet.ledger import Ledger
-from scripts.attest_stage import SOURCE, TON, Stage, compiled
-from wrappers.code import size_of
+from scripts.attest_stage import TON, Stage
+from scripts.compile import CONTRACTS
+from wrappers.code import Contract, code, size_of
 
 MEASURED_BORDER_NANO = 65_000_000
 COLLATERAL_BORDER_NANO = 150_000_000
@@ -28,7 +29,7 @@ NOW = 1_790_000_000
 
 
 def constant(name: str) -> int:
-    text = (SOURCE.parent / "gas.fc").read_text()
+    text = (CONTRACTS / "attestation" / "gas.fc").read_text()
     found = re.search(rf"const int {name} = (\d+);", text)
     assert found
     return int(found[1])
@@ -125,6 +126,6 @@ def cells(body: Cell) -> int:
 def test_messages_and_code_do_not_grow_unnoticed() -> None:
     parts = QuoteParts.of(tee().quote(bytes(64)))
     assert cells(appraise(parts.authority, *parts.cells())) <= 28
-    assert size_of(compiled())[0] <= 150
+    assert size_of(code(Contract.ATTESTATION))[0] <= 150
     for name, body in collateral_messages(simulated.mint(NOW), pki.raw_public_key(pki.root().key)):
         assert cells(body) <= 40, name

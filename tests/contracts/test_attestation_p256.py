@@ -17,7 +17,7 @@ from pytoniq_core import Cell, begin_cell
 
 from attestation.onchain.hints import Z0, G, N, NoHints, P, multiple_of_g, signature_cell
 from devnet.ledger import Ledger
-from scripts.attest_stage import compiled
+from scripts.compile import assemble, assembly_of
 
 HARNESS = Path(__file__).parent / "p256_harness.fc"
 BAD_HINT, FORGED = 600, 601
@@ -33,7 +33,7 @@ def raw(a: int, b: int) -> bytes:
 @pytest.fixture(scope="module")
 def check() -> object:
     ledger = Ledger()
-    code = compiled(HARNESS)
+    code = assemble(assembly_of(HARNESS))
 
     def run(digest: int, cell: Cell, key: bytes) -> int:
         x, y = int.from_bytes(key[:32], "big"), int.from_bytes(key[32:], "big")

@@ -12,7 +12,7 @@ from chain.decode import decode_message
 from devnet.ledger import Pending
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, key_of, public
-from wrappers import escrow, node, registry
+from wrappers import escrow, node
 from wrappers.cells import address_of
 from wrappers.code import Contract, code, living_code
 from wrappers.errors import ContractError
@@ -507,7 +507,7 @@ def test_g10_a_twin_in_the_masterchain_is_nobody(world: World, pair: Pair) -> No
         (world.client.account, pair.escrow, escrow.withdraw()),
         (pair.escrow, pair.node, paid.store_coins(TON).store_uint(1, 32).end_cell()),
         (world.operator.account, pair.node, node.unbond()),
-        (world.governor.account, world.registry, registry.admit(pair.node, world.verdict(pair.node))),
+        (world.attestation, pair.node, node.verdict(world.verdict(pair.node))),
     ]
     for source, destination, body in cases:
         before = world.ledger.account(destination).data

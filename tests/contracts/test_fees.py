@@ -177,14 +177,12 @@ def measure_node() -> dict[str, int]:
     world = built_world()
     pair, used = make_pair(world), {}
     for index in range(32):
-        world.admit(pair.node, key_of(f"key {index}"))
+        world.attest(pair.node, key_of(f"key {index}"))
     state = world.node(pair.node)
     assert len(state.retired) == 32
     world.ledger.now += 8 * DAY
-    trace = world.admit(pair.node, world.enclave_key)
+    trace = world.attest(pair.node, world.enclave_key)
     assert not trace.failed and len(world.node(pair.node).retired) == 32 + 1 - 1 - 2
-    used["ADMIT"] = gas_at(trace, world.registry)
-    used["ADMITTED"] = gas_at(trace, world.attestation)
     used["VERDICT"] = gas_at(trace, pair.node)
 
     world = built_world()
@@ -216,7 +214,7 @@ def measure_node() -> dict[str, int]:
 def claim_receipt_body(world: World, pair: Pair, *, retired: bool = False) -> Cell:
     if retired:
         for index in range(8):
-            world.admit(pair.node, key_of(f"key {index}"))
+            world.attest(pair.node, key_of(f"key {index}"))
     entry = world.entry(pair.escrow, pair.node, TON)
     receipt = world.receipt(pair.escrow, pair.node, entry)
     epoch = world.escrow(pair.escrow).rows[pair.node].epoch
@@ -269,9 +267,6 @@ def borders(world: World, pair: Pair) -> dict[str, Border]:
         "open_escrow": Border(
             client, world.registry, fees.open_escrow(0, TON), registry.open_escrow(hashes[1], 5, config)
         ),
-        "admit": Border(
-            world.governor.account, world.registry, fees.admit(), registry.admit(pair.node, world.verdict(pair.node))
-        ),
         "settle": Border(pair.node, pair.escrow, fees.settle_need(), settle_body(entry, key)),
         "claim_receipt": Border(client, pair.node, fees.claim_receipt(), claim_receipt_body(world, pair)),
         "top_up": Border(client, pair.escrow, fees.top_up() + 1, escrow.top_up()),
@@ -290,7 +285,6 @@ BORDERS = [
     "top_up_stake",
     "open_node",
     "open_escrow",
-    "admit",
     "settle",
     "claim_receipt",
     "top_up",

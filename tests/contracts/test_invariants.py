@@ -35,7 +35,7 @@ def _build() -> Base:
     nodes = []
     for index in range(2):
         account, _ = world.open_node(index=index)
-        world.admit(account, key_of("enclave 0"))
+        world.attest(account, key_of("enclave 0"))
         world.send(world.operator, account, TON, None)
         nodes.append(account)
     return Base(world, world.ledger.snapshot(), (nodes[0], nodes[1]))
@@ -218,7 +218,7 @@ class Market(RuleBasedStateMachine):
     @rule(which=NODES, key=KEYS)
     def admit(self, which: int, key: int) -> None:
         if self.world.alive(self.nodes[which]):
-            self.check(self.world.admit(self.nodes[which], key_of(f"enclave {key}")))
+            self.check(self.world.attest(self.nodes[which], key_of(f"enclave {key}")))
 
     @rule(which=NODES)
     def collect(self, which: int) -> None:

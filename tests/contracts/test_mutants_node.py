@@ -136,26 +136,26 @@ def test_g10_an_exotic_receipt_or_entry_is_refused_as_that(world: World, pair: P
 def test_g3_a_key_that_had_expired_keeps_its_own_end_when_it_is_rotated(world: World, pair: Pair) -> None:
     end = world.node(pair.node).attested_until + 7 * DAY
     world.ledger.now += 3 * DAY
-    assert not world.admit(pair.node, key_of("second")).failed
+    assert not world.attest(pair.node, key_of("second")).failed
     assert world.node(pair.node).retired == {public(world.enclave_key): end}
 
 
 def test_g3_a_retired_key_is_remembered_to_the_last_second_of_its_window(world: World, pair: Pair) -> None:
-    world.admit(pair.node, key_of("second"))
+    world.attest(pair.node, key_of("second"))
     world.ledger.now = world.node(pair.node).retired[public(world.enclave_key)]
-    world.admit(pair.node, key_of("third"))
+    world.attest(pair.node, key_of("third"))
     assert set(world.node(pair.node).retired) == {public(world.enclave_key), public(key_of("second"))}
 
 
 def test_one_verdict_forgets_two_keys_and_no_more(world: World, pair: Pair) -> None:
     for i in range(4):
-        world.admit(pair.node, key_of(f"key {i}"))
+        world.attest(pair.node, key_of(f"key {i}"))
     world.ledger.now += 9 * DAY
     # The fourth key had a day of attestation: its claims end with the others', a day later.
     assert len(world.node(pair.node).retired) == 4
-    world.admit(pair.node, key_of("new"))
+    world.attest(pair.node, key_of("new"))
     assert len(world.node(pair.node).retired) == 4 + 1 - 2
-    world.admit(pair.node, key_of("newer"))
+    world.attest(pair.node, key_of("newer"))
     assert len(world.node(pair.node).retired) == 3 + 1 - 2
 
 
@@ -187,7 +187,7 @@ def test_g3_unbonding_does_not_prolong_the_claims_of_an_expired_key(world: World
 
 def test_every_message_to_a_node_is_read_to_its_end(world: World, pair: Pair) -> None:
     world.send(world.operator, pair.node, TON, None)
-    verdict = begin_cell().store_uint(Op.VERDICT, 32).store_ref(world.verdict(pair.node).to_cell()).end_cell()
+    verdict = node.verdict(world.verdict(pair.node))
     paid = begin_cell().store_uint(Op.PAID, 32).store_bytes(world.client.account).store_uint(0, 32)
     paid.store_coins(TON).store_uint(1, 32)
     cases = [
@@ -252,7 +252,6 @@ def test_every_message_to_the_registry_is_read_to_its_end(world: World, pair: Pa
     bodies = [
         registry.open_escrow(code_hash(Contract.ESCROW), 5, config),
         registry.open_node(code_hash(Contract.NODE), 5, node_config),
-        registry.admit(pair.node, world.verdict(pair.node)),
     ]
     for body in bodies:
         trace = world.send(world.governor, world.registry, 9 * TON, longer(body))
@@ -306,9 +305,7 @@ def test_g10_a_stub_takes_no_init_from_the_registrys_id_in_the_masterchain(world
 def test_g10_a_stub_takes_nothing_but_init_from_its_registry(world: World) -> None:
     account = stub(world)
     before = world.ledger.account(account).data
-    body = (
-        begin_cell().store_uint(Op.ADMITTED, 32).store_ref(begin_cell().end_cell()).store_ref(begin_cell().end_cell())
-    )
+    body = begin_cell().store_uint(Op.VERDICT, 32).store_ref(begin_cell().end_cell()).store_ref(begin_cell().end_cell())
     (tx,) = world.tell(world.registry, account, TON, body.end_cell()).of(account)
     assert (tx.exit_code, len(tx.out_msgs)) == (0, 1)
     after = world.ledger.account(account).data
@@ -317,7 +314,7 @@ def test_g10_a_stub_takes_nothing_but_init_from_its_registry(world: World) -> No
 
 def test_a_first_verdict_retires_nothing(world: World) -> None:
     account, _ = world.open_node()
-    assert not world.admit(account).failed
+    assert not world.attest(account).failed
     assert world.node(account).retired == {}
 
 
@@ -333,8 +330,7 @@ def bounces(trace: Trace, sender: bytes) -> list[bool]:
 def test_g7_messages_between_contracts_bounce_and_births_and_payouts_do_not(world: World) -> None:
     account, trace = world.open_node()
     assert bounces(trace, world.registry) == [False], "init: the money stays at the owner's own address"
-    trace = world.admit(account)
-    assert bounces(trace, world.registry) == bounces(trace, world.attestation) == [True]
+    assert not world.attest(account).failed
     first = escrow.FirstAllotment(account, TON, world.row_terms())
     opened, trace = world.open_escrow(first=first)
     assert bounces(trace, world.registry) == [False]

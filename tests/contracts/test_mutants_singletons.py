@@ -11,10 +11,9 @@ from pytoniq_core.boc.address import Address
 from chain.decode import decode_transaction
 from devnet.accounts import NO_SHARD_ACCOUNT
 from devnet.engine import Accepted, Engine
-from devnet.ledger import Ledger
-from scripts.stage import DAY, HOUR, TON, World, public
+from devnet.ledger import Ledger, Snapshot
+from scripts.stage import DAY, HOUR, TON, World, built_world, public
 from wrappers import registry
-from wrappers.attestation import AttestationState
 from wrappers.cells import address_of
 from wrappers.code import Contract, code
 from wrappers.errors import ContractError
@@ -25,6 +24,19 @@ BOTH = (Contract.REGISTRY, Contract.ATTESTATION)
 MASTERCHAIN_PRICE = 100 * TON
 
 
+@pytest.fixture(scope="module")
+def _built() -> tuple[World, Snapshot]:
+    world = built_world(verifier=True)
+    return world, world.ledger.snapshot()
+
+
+@pytest.fixture
+def world(_built: tuple[World, Snapshot]) -> World:
+    """A network with the real verifier; every test finds it fresh."""
+    _built[0].ledger.revert(_built[1])
+    return _built[0]
+
+
 def account_of(world: World, contract: Contract) -> bytes:
     return world.registry if contract is Contract.REGISTRY else world.attestation
 
@@ -32,7 +44,7 @@ def account_of(world: World, contract: Contract) -> bytes:
 def state_of(world: World, contract: Contract) -> Cell:
     if contract is Contract.REGISTRY:
         return world.registry_state.to_cell()
-    return AttestationState(world.registry, world.network).to_cell()
+    return world.verifier_state
 
 
 @pytest.mark.parametrize("contract", BOTH)
@@ -54,7 +66,7 @@ def test_money_that_says_nothing_is_kept_and_changes_nothing(world: World, contr
 
 @pytest.mark.parametrize("contract", BOTH)
 def test_an_unknown_message_is_refused_as_that(world: World, contract: Contract) -> None:
-    body = begin_cell().store_uint(0x12345678, 32).end_cell()
+    body = begin_cell().store_uint(0x12345678, 32).store_bytes(bytes(32)).end_cell()
     trace = world.tell(world.registry, account_of(world, contract), TON, body)
     assert trace.failed[0].exit_code == ContractError.UNKNOWN_OP
 
@@ -63,7 +75,7 @@ def born(
     contract: Contract, *, data: Cell | None = None, op: int | None = None, extra: str = ""
 ) -> tuple[World, int | None]:
     """Exit code of genesis with `extra` bits after the state, or of the first message `op`, at StateInit `data`."""
-    world = World(Ledger())
+    world = World(Ledger(), verifier=True)
     init = registry.singleton_state_init(code(contract), public(world.genesis_key), 0)
     if data is not None:
         init = begin_cell().store_uint(0b00110, 5).store_ref(code(contract)).store_ref(data).end_cell()
@@ -91,14 +103,14 @@ def test_before_genesis_nothing_else_is_known(contract: Contract) -> None:
 
 
 def test_a_registry_is_born_of_a_key_and_a_salt_only() -> None:
-    key = public(World(Ledger()).genesis_key)
+    key = public(World(Ledger(), verifier=True).genesis_key)
     data = begin_cell().store_bytes(key).store_uint(0, 33).end_cell()
     assert born(Contract.REGISTRY, data=data)[1] == ContractError.NOT_BORN
 
 
 @pytest.mark.parametrize("contract", BOTH)
 def test_a_state_with_anything_more_is_refused(contract: Contract) -> None:
-    world = World(Ledger())
+    world = World(Ledger(), verifier=True)
     init = registry.singleton_state_init(code(contract), public(world.genesis_key), 0)
     account = account_of(world, contract)
     state = begin_cell().store_cell(state_of(world, contract)).store_bit(0).end_cell()
@@ -116,7 +128,7 @@ def test_a_state_with_anything_more_is_refused(contract: Contract) -> None:
 @pytest.mark.parametrize("workchain", [0, -1])
 def test_g10_a_twin_in_the_masterchain_is_never_born(contract: Contract, workchain: int) -> None:
     """The same StateInit has the same id there, and the signed state names the id alone."""
-    world = World(Ledger())
+    world = World(Ledger(), verifier=True)
     account = account_of(world, contract)
     init = registry.singleton_state_init(code(contract), public(world.genesis_key), 0)
     body = world.genesis_body(account, state_of(world, contract))
@@ -174,7 +186,7 @@ ATTESTATION_BIT, PREFIX_BIT = 0, 256 + 40
 
 @pytest.mark.parametrize("part", [NODE_TERMS, ESCROW_TERMS, MORE])
 def test_each_part_of_the_registrys_state_is_read_to_its_end(part: int) -> None:
-    world = World(Ledger())
+    world = World(Ledger(), verifier=True)
     state = world.registry_state.to_cell()
     assert genesis_with(world, with_ref(state, part, flipped(state.refs[part], -1))) == CELL_UNDERFLOW
     assert genesis_with(world, state) == 0
@@ -182,7 +194,7 @@ def test_each_part_of_the_registrys_state_is_read_to_its_end(part: int) -> None:
 
 @pytest.mark.parametrize("bit", [ATTESTATION_BIT, PREFIX_BIT])
 def test_g10_terms_of_nodes_must_name_the_registrys_own_attestation_and_stub(bit: int) -> None:
-    world = World(Ledger())
+    world = World(Ledger(), verifier=True)
     state = world.registry_state.to_cell()
     terms = flipped(state.refs[NODE_TERMS], bit)
     assert genesis_with(world, with_ref(state, NODE_TERMS, terms)) == ContractError.BAD_PARAMETERS
@@ -191,7 +203,7 @@ def test_g10_terms_of_nodes_must_name_the_registrys_own_attestation_and_stub(bit
 @pytest.mark.parametrize("field", [0, 8, 23, 24 + 15, 40 + 15, 56, 56 + 255])
 def test_g10_the_stub_prefix_is_that_of_the_stub(field: int) -> None:
     """Flipped alike in both places that hold it."""
-    world = World(Ledger())
+    world = World(Ledger(), verifier=True)
     state = flipped(world.registry_state.to_cell(), 512 + field)
     state = with_ref(state, NODE_TERMS, flipped(state.refs[NODE_TERMS], 256 + field))
     assert genesis_with(world, state) == ContractError.BAD_PARAMETERS
@@ -210,6 +222,6 @@ def test_g10_the_stub_prefix_is_that_of_the_stub(field: int) -> None:
     ],
 )
 def test_g20_parameters_at_their_bounds(change: dict[str, int], error: int) -> None:
-    world = World(Ledger())
+    world = World(Ledger(), verifier=True)
     state = replace(world.registry_state, parameters=replace(world.parameters, **change))
     assert genesis_with(world, state.to_cell()) == error

@@ -187,7 +187,7 @@ def test_g10_receipt_altered_or_for_anything_else_is_refused(world: World, pair:
 
 def test_g3_claims_of_a_rotated_key_are_paid_in_the_window_and_not_after(world: World, pair: Pair) -> None:
     body = claim_receipt_body(world, pair)
-    assert not world.admit(pair.node, key_of("second")).failed
+    assert not world.attest(pair.node, key_of("second")).failed
     state, old = world.node(pair.node), public(world.enclave_key)
     assert state.retired == {old: world.ledger.now + 7 * DAY}
     message = world.claim_external(pair.node, one(world, pair))
@@ -219,29 +219,29 @@ def test_the_first_verdict_retires_nothing(pair: Pair, world: World) -> None:
 
 def test_the_same_key_is_extended_and_an_old_one_can_come_back(world: World, pair: Pair) -> None:
     world.ledger.now += DAY // 2
-    world.admit(pair.node)
+    world.attest(pair.node)
     assert world.node(pair.node).retired == {}
     assert world.node(pair.node).attested_until == world.ledger.now + DAY
-    world.admit(pair.node, key_of("second"))
-    world.admit(pair.node)
+    world.attest(pair.node, key_of("second"))
+    world.attest(pair.node)
     state = world.node(pair.node)
     assert state.signing_key == public(world.enclave_key) and set(state.retired) == {public(key_of("second"))}
 
 
 def test_retired_keys_are_forgotten_after_their_window(world: World, pair: Pair) -> None:
     for i in range(3):
-        world.admit(pair.node, key_of(f"key {i}"))
+        world.attest(pair.node, key_of(f"key {i}"))
     world.ledger.now += 8 * DAY + 1
     for i in range(3, 5):
-        assert not world.admit(pair.node, key_of(f"key {i}")).failed
+        assert not world.attest(pair.node, key_of(f"key {i}")).failed
     assert set(world.node(pair.node).retired) == {public(key_of("key 3"))}
 
 
 def test_a_thirty_third_live_retired_key_is_refused(world: World, pair: Pair) -> None:
     for i in range(32):
-        assert not world.admit(pair.node, key_of(f"key {i}")).failed
+        assert not world.attest(pair.node, key_of(f"key {i}")).failed
     assert len(world.node(pair.node).retired) == 32
-    assert code_of(world.admit(pair.node, key_of("key 33"))) == ContractError.TOO_MANY_KEYS
+    assert code_of(world.attest(pair.node, key_of("key 33"))) == ContractError.TOO_MANY_KEYS
 
 
 def test_g10_old_stale_or_foreign_verdicts_are_refused(world: World, pair: Pair) -> None:
@@ -252,7 +252,7 @@ def test_g10_old_stale_or_foreign_verdicts_are_refused(world: World, pair: Pair)
         ({"attested_until": world.ledger.now}, ContractError.OLD_VERDICT),
     ]
     for change, error in cases:
-        assert code_of(world.admit(pair.node, key_of("second"), **change)) == error
+        assert code_of(world.attest(pair.node, key_of("second"), **change)) == error
     assert world.node(pair.node) == state
 
 
@@ -357,7 +357,7 @@ def test_g3_the_stake_leaves_when_its_windows_are_over_and_not_a_second_before(w
     assert state.withdrawable_at == world.ledger.now + 7 * DAY + 2 * DAY
     assert not state.key_attested(public(world.enclave_key), world.ledger.now)
     assert code_of(world.send(world.operator, pair.node, TON, node.unbond())) == ContractError.UNBONDING
-    assert code_of(world.admit(pair.node)) == ContractError.UNBONDING
+    assert code_of(world.attest(pair.node)) == ContractError.UNBONDING
     world.ledger.now = state.withdrawable_at - 1
     assert code_of(world.send(world.operator, pair.node, TON, node.withdraw_stake())) == ContractError.TOO_EARLY
     world.ledger.now += 1

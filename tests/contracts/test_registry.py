@@ -1,4 +1,4 @@
-"""Registry, stub and attestation contract: genesis, births, admission."""
+"""Registry, stub and verifier: genesis, births, who may name a node's key."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from pytoniq_core import begin_cell
 
+from attestation.onchain.state import ChainPolicy, genesis_state
 from chain.api import Status
 from devnet.ledger import Ledger
-from scripts.stage import HOUR, TON, Pair, World, account_of_name, built_world, key_of, public
+from scripts.stage import HOUR, SIMULATED_ROOT, TON, Pair, World, account_of_name, built_world, key_of, public
 from wrappers import escrow, node, registry
-from wrappers.attestation import AttestationState
 from wrappers.code import Contract, code, code_hash
 from wrappers.errors import ContractError
 from wrappers.ops import Op
@@ -22,7 +22,7 @@ MAINNET = -239
 
 
 def bare_world(global_id: int | None = None) -> World:
-    return World(Ledger() if global_id is None else Ledger(global_id=global_id))
+    return World(Ledger() if global_id is None else Ledger(global_id=global_id), verifier=True)
 
 
 def birth(world: World, body: object, contract: Contract = Contract.REGISTRY) -> int | None:
@@ -63,7 +63,7 @@ def test_g10_genesis_state_must_name_this_network() -> None:
     world = bare_world()
     wrong = replace(world.registry_state, network_id=network_id(MAINNET, world.registry)).to_cell()
     assert birth(world, world.genesis_body(world.registry, wrong)) == ContractError.WRONG_NETWORK
-    bad = AttestationState(world.registry, network_id(MAINNET, world.registry)).to_cell()
+    bad = genesis_state(world.registry, network_id(MAINNET, world.registry), SIMULATED_ROOT, ChainPolicy(), {})
     body = world.genesis_body(world.attestation, bad)
     assert birth(world, body, Contract.ATTESTATION) == ContractError.WRONG_NETWORK
 
@@ -96,7 +96,6 @@ def test_get_methods_tell_the_state(world: World) -> None:
     assert values[:3] == [int.from_bytes(x, "big") for x in (world.governor.account, world.attestation, world.network)]
     hashes = [int.from_bytes(code_hash(c), "big") for c in (Contract.STUB, Contract.NODE, Contract.ESCROW)]
     assert world.ledger.run_get(world.registry, "get_code_hashes") == hashes
-    assert world.ledger.run_get(world.attestation, "get_version") == [1]
 
 
 def test_open_with_another_code_hash_is_refused(world: World) -> None:
@@ -194,44 +193,45 @@ def test_g4_a_second_init_changes_nothing_and_returns_the_money(world: World, pa
     assert (world.node(pair.node), world.escrow(pair.escrow)) == before
 
 
-# ------------------------------------------------------------------------------------------------ admission
+# ------------------------------------------------------------------------------------------------ verdicts
 
 
-def test_admission_reaches_the_node(world: World) -> None:
+def test_a_verdict_gives_the_node_its_key(world: World) -> None:
     account, _ = world.open_node()
     assert not world.node(account).key_attested(public(world.enclave_key), world.ledger.now)
-    assert not world.admit(account).failed
+    assert not world.attest(account).failed
     state = world.node(account)
     assert state.signing_key == public(world.enclave_key)
     assert state.attested_until == world.ledger.now + 86_400
     assert (state.tier, state.measurement, state.platform) == (1, b"\x11" * 32, b"\x22" * 32)
 
 
-def test_g10_only_the_governor_admits_and_only_the_registry_and_attestation_pass_it_on(
-    world: World, pair: Pair
-) -> None:
-    verdict = world.verdict(pair.node, key_of("thief"))
-    trace = world.send(world.stranger, world.registry, TON, registry.admit(pair.node, verdict))
-    assert trace.failed[0].exit_code == ContractError.NOT_ALLOWED
-    admitted = begin_cell().store_uint(Op.ADMITTED, 32).store_bytes(pair.node).store_ref(verdict.to_cell()).end_cell()
-    for source in (world.stranger.account, world.governor.account):
-        trace = world.tell(source, world.attestation, TON, admitted)
-        assert trace.failed[0].exit_code == ContractError.NOT_ALLOWED
-    direct = begin_cell().store_uint(Op.VERDICT, 32).store_ref(verdict.to_cell()).end_cell()
-    for source in (world.stranger.account, world.governor.account, world.registry):
-        trace = world.tell(source, pair.node, TON, direct)
+def test_g10_only_the_attestation_contract_names_a_key(world: World, pair: Pair) -> None:
+    verdict = node.verdict(world.verdict(pair.node, key_of("thief")))
+    for source in (world.stranger.account, world.governor.account, world.registry, world.operator.account, pair.node):
+        trace = world.tell(source, pair.node, TON, verdict)
         assert trace.failed[0].exit_code == ContractError.NOT_ALLOWED
     assert world.node(pair.node).signing_key == public(world.enclave_key)
 
 
-def test_g14_admission_by_message_is_refused_on_the_main_network_in_both_contracts() -> None:
-    world = built_world(MAINNET)
-    account, trace = world.open_node()
-    assert not trace.failed, "births do not depend on the network"
-    trace = world.admit(account)
-    assert (trace.failed[0].account, trace.failed[0].exit_code) == (world.registry, ContractError.MAIN_NETWORK)
-    verdict = world.verdict(account).to_cell()
-    body = begin_cell().store_uint(Op.ADMITTED, 32).store_bytes(account).store_ref(verdict).end_cell()
-    trace = world.tell(world.registry, world.attestation, TON, body)
-    assert (trace.failed[0].account, trace.failed[0].exit_code) == (world.attestation, ContractError.MAIN_NETWORK)
+def test_g10_no_message_of_the_governor_makes_the_verifier_speak() -> None:
+    """Whatever he sends to registry or verifier, no node hears of it."""
+    world = built_world(verifier=True)
+    account, _ = world.open_node()
+    verdict = world.verdict(account, key_of("thief"))
+    for op in (Op.VERDICT, 0x4FFEF240, 0x5D2CBDAC):  # the last two: how the governor once named keys
+        body = begin_cell().store_uint(op, 32).store_bytes(account).store_ref(verdict.to_cell()).end_cell()
+        for source, target in (
+            (world.governor.account, world.registry),
+            (world.governor.account, world.attestation),
+            (world.registry, world.attestation),
+        ):
+            trace = world.tell(source, target, TON, body)
+            assert trace.failed and not trace.of(account)
     assert world.node(account).signing_key is None
+
+
+def test_g14_a_test_root_is_refused_on_the_main_network() -> None:
+    world = bare_world(MAINNET)
+    body = world.genesis_body(world.attestation, world.verifier_state)
+    assert birth(world, body, Contract.ATTESTATION) == ContractError.MAIN_NETWORK

@@ -9,7 +9,6 @@ from pytoniq_core import begin_cell
 
 from chain.decode import decode_message
 from wrappers import escrow, node
-from wrappers.attestation import AttestationState
 from wrappers.cells import CellError
 from wrappers.code import Contract, code
 from wrappers.registry import Kind, Parameters, RegistryState, child_address, stub_state_init
@@ -80,11 +79,9 @@ def test_node_state_round_trip(state: node.NodeState) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(IDS, IDS, IDS, st.builds(Parameters, COINS, COINS, COINS, COINS, U32, U32, U32, U32, U32))
-def test_registry_and_attestation_state_round_trip(a: bytes, b: bytes, c: bytes, parameters: Parameters) -> None:
+def test_registry_state_round_trip(a: bytes, b: bytes, c: bytes, parameters: Parameters) -> None:
     state = RegistryState(a, b, c, parameters, code(Contract.STUB), code(Contract.NODE), code(Contract.ESCROW))
     assert RegistryState.from_cell(state.to_cell()) == state
-    attestation = AttestationState(a, b)
-    assert AttestationState.from_cell(attestation.to_cell()) == attestation
 
 
 ENTRIES = st.builds(node.Entry, U64, U32, U64, U64, IDS, st.binary(min_size=64, max_size=64))

@@ -14,7 +14,7 @@ from wrappers.ops import Op
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return built_world()
+    return built_world(verifier=True)
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +67,12 @@ def test_g20_the_governor_moves_no_deposit_and_no_stake(world: World, pair: Pair
     world.ledger.revert(snapshot)
 
 
-def test_g20_admission_gives_a_key_and_takes_nothing(world: World, pair: Pair) -> None:
-    """What the governor can do today: name another key. Stake, payout and earlier keys' windows stay."""
+def test_g20_the_governor_names_no_key(world: World, pair: Pair) -> None:
     snapshot = world.ledger.snapshot()
     before = world.node(pair.node)
-    assert not world.admit(pair.node, key_of("the governor's")).failed
-    after = world.node(pair.node)
-    assert (after.stake_nano, after.payout, after.controller, after.release_key, after.unbond_at) == (
-        before.stake_nano,
-        before.payout,
-        before.controller,
-        before.release_key,
-        before.unbond_at,
-    )
-    assert before.signing_key is not None and after.key_claimable(before.signing_key, world.ledger.now)
+    verdict = node.verdict(world.verdict(pair.node, key_of("the governor's")))
+    for source in (world.governor.account, world.registry):
+        for target in (world.registry, world.attestation, pair.node):
+            assert world.tell(source, target, TON, verdict).failed
+    assert world.node(pair.node) == before
     world.ledger.revert(snapshot)

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 import contracts
+from attestation.onchain.fees import attest as attest_need
+from attestation.report_data import NO_GPU, Binding
+from attestation.simulated.tee import SimulatedTee
+from attestation.witness import attest_message
 from devnet.trace import Trace
 from scripts.compile import source
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, key_of, make_pair, public
-from wrappers import escrow, node, registry
+from wrappers import escrow, node
 from wrappers.code import Contract
 from wrappers.signed import sign
 
@@ -52,21 +56,28 @@ def code(path: Path) -> str:
 
 
 def test_g7_only_the_messages_whose_bounce_is_handled_leave_with_the_bounce_flag() -> None:
-    """admitted and verdict (the value stays with attestation), two settles (back into the reserve), paid (deposit)."""
+    """verdict (the value stays with attestation), two settles (back into the reserve), paid (deposit)."""
     found = {}
     for path in SOURCES:
         if sends := code(path).count("to_bounceable("):
             found[path.stem] = sends
-    assert found == {"registry": 1, "attestation": 1, "node": 2, "settle": 1}
+    assert found == {"attestation": 1, "node": 2, "settle": 1}
 
 
 @pytest.mark.parametrize("where", ["a node that refuses it", "no node at all"])
-def test_g7_a_refused_verdict_changes_nothing(world: World, pair: Pair, where: str) -> None:
-    verdict = world.verdict(pair.node, key_of("second"), epoch=1)
-    target = pair.node if where == "a node that refuses it" else account_of_name("nowhere")
-    watched = (world.registry, world.attestation, pair.node, pair.escrow)
+def test_g7_a_refused_verdict_changes_nothing(where: str) -> None:
+    world = built_world(verifier=True)
+    pair = make_pair(world)
+    refused = where == "a node that refuses it"
+    target = pair.node if refused else account_of_name("nowhere")
+    machine = world.machine if refused else SimulatedTee(b"another machine")
+    block = world.ledger.prev_blocks.hundreds[0]
+    key = public(key_of("second"))
+    binding = Binding(world.network, target, 1, key, NO_GPU, block.seqno, block.root_hash)
+    body = attest_message(machine.quote(binding.report_data()), binding)
+    watched = (world.registry, pair.node, pair.escrow)
     before, held = data_of(world, *watched), world.ledger.balance(world.attestation)
-    trace = world.send(world.governor, world.registry, world.fees.admit(), registry.admit(target, verdict))
+    trace = world.send(world.stranger, world.attestation, attest_need(world.fees.prices), body)
     back = trace.of(world.attestation)[-1]
     assert back.in_msg is not None and back.in_msg.bounced and back.exit_code == 0
     assert data_of(world, *watched) == before
