@@ -107,10 +107,9 @@ async def run(prompt: str, home: Home, console: Console) -> dict[str, Any]:
     try:
         network = await Network.start(home, supervisor, progress)
         try:
-            await network.start_admission()
             await network.start_relayer()
             node = await network.open_node()
-            async with progress.slow("loading the model and waiting for admission"):
+            async with progress.slow("loading the model and having its key attested"):
                 worker = await network.start_worker()
             progress(
                 f"node {worker.ready['node'][:16]}... serves {worker.ready['model']} on [bold]SIMULATED[/] evidence"

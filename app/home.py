@@ -32,7 +32,6 @@ class Ports:
     liteserver: int = 10_102
     relayer_clients: int = 10_200
     relayer_workers: int = 10_201
-    admission: int = 10_300
 
     @classmethod
     def free(cls) -> Ports:
@@ -116,10 +115,6 @@ class Home:
     def worker_url(self) -> str:
         return f"ws://127.0.0.1:{self.ports.relayer_workers}"
 
-    @property
-    def admission_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports.admission}/admit"
-
     def prepare(self) -> None:
         """Create folders and the network profile. Keys and databases that are there stay."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -171,7 +166,6 @@ class Home:
             f'enclave_config = "{self.enclave_config}"\n'
             f'wallet_file = "{self.wallet_file("operator")}"\n'
             f'relayers = ["{self.worker_url}"]\n'
-            f'admission_url = "{self.admission_url}"\n'
             "poll_seconds = 1.0\n",
             encoding="utf-8",
         )

@@ -93,17 +93,6 @@ class Network:
     def wallet(self, name: str) -> Wallet:
         return Wallet.from_mnemonic_file(self.home.wallet_file(name))
 
-    async def start_admission(self) -> Service:
-        self.progress("starting the admission process (it holds the governor's wallet)")
-        return await self.supervisor.start(
-            "admission",
-            _python(
-                "app.admission",
-                *("--network", str(self.home.profile), "--registry", self.registry.hex()),
-                *("--port", str(self.home.ports.admission)),
-            ),
-        )
-
     async def start_relayer(self) -> Service:
         self.progress("starting the relayer")
         self.home.write_relayer_config(self.registry)
@@ -132,17 +121,17 @@ class Network:
                 return await operator.open(STAKE_NANO, self.wallet("payout").account)
 
     async def collect(self) -> None:
-        """What birth and admission left above the node's reserves goes to the payout address now.
+        """What birth and attestation left above the node's reserves goes to the payout address now.
 
         Otherwise it would leave with the first earnings and look like one of them.
         """
         async with self._operator() as operator:
-            self.progress("the operator collects what admission left over")
+            self.progress("the operator collects what attestation left over")
             await operator.collect()
 
     async def start_worker(self) -> Service:
-        """Agent and enclave; returns when the model is loaded and the node admitted."""
-        self.progress("starting the worker: the enclave loads its model and has its key admitted")
+        """Agent and enclave; returns when the model is loaded and the chain has verified the node's evidence."""
+        self.progress("starting the worker: the enclave loads its model, the chain verifies its evidence")
         return await self.supervisor.start(
             "worker",
             _python("worker", "run", "--config", str(self.home.agent_config)),

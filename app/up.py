@@ -53,10 +53,9 @@ async def run(home: Home, console: Console) -> None:
     try:
         network = await Network.start(home, supervisor, progress)
         try:
-            await network.start_admission()
             await network.start_relayer()
             await network.open_node()
-            async with progress.slow("loading the model and waiting for admission"):
+            async with progress.slow("loading the model and having its key attested"):
                 worker = await network.start_worker()
             home.write_client_config(network.registry)
             await _open_escrow_once(network, progress)

@@ -69,6 +69,7 @@ class DevnetChain:
         self.changed: set[bytes] = set()
         """Accounts touched since the last block, for whoever persists them."""
         self.kept_rounds = kept_rounds
+        self._awaited = 0
         self._accounts = empty_accounts()
         self._sparse: deque[BlockId] = deque()
         self._builder = BlockBuilder(global_id, self.ledger.config)
@@ -213,8 +214,20 @@ class DevnetChain:
             raise DevnetError(f"the devnet has workchains -1 and 0, not {workchain}")
         found = self.rounds.get(seqno)
         if found is None:
+            self._await(seqno)
             raise DevnetError(f"block {seqno} does not exist or is not kept (head {self.head.master.seqno})")
         return found.master if workchain == MASTERCHAIN else found.shard
+
+    @property
+    def behind(self) -> bool:
+        """Whether somebody waits for a block that is still to be made."""
+        return self.head.master.seqno < self._awaited
+
+    def _await(self, seqno: int) -> None:
+        # Validators never rest, so the next block whose number is divisible by 100 is minutes away at most. Here blocks
+        # are made when there is work; to be asked for a block that is due within a hundred is work.
+        if seqno <= self.head.master.seqno + SPARSE_STEP:
+            self._awaited = max(self._awaited, seqno)
 
     def first_block(self, workchain: int, reached: Callable[[Block], bool]) -> Block:
         """The oldest kept block for which `reached` holds. Raises DevnetError where there is none."""
@@ -274,6 +287,7 @@ class DevnetChain:
         self._sparse = deque(snapshot.sparse)
         self.located = dict(snapshot.located)
         self.offset_seconds = snapshot.offset_seconds
+        self._awaited = 0
         self.mempool.clear()
         self.changed.clear()
         self._seen = None

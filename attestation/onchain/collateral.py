@@ -47,12 +47,15 @@ def collateral_messages(collateral: Collateral, root_key: bytes) -> Iterator[tup
 
 
 def needed_messages(
-    collateral: Collateral, root_key: bytes, state: VerifierState, now: int
+    collateral: Collateral, root_key: bytes, state: VerifierState | None, now: int
 ) -> Iterator[tuple[str, Cell]]:
-    """Those of `collateral_messages` that the chain lacks at `now` (unix seconds), in the same order.
+    """Those of `collateral_messages` that the chain lacks at `now` (unix seconds), in the same order; all on `None`.
 
     What the chain has and is still valid is left out, newer or not: renew when an end comes near. Raises as above.
     """
+    if state is None:
+        yield from collateral_messages(collateral, root_key)
+        return
     authority = certificates(collateral.pck_crl_issuer_chain.encode(), "PCK CRL issuer chain")[0]
     processor = authority_kind(authority) == Authority.PROCESSOR
     on_chain = state.processor_authority if processor else state.platform_authority

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from chain.api import Chain
 from chain.mnemonic import MnemonicError
-from chain.wallet import Wallet
+from chain.wallet import MAX_MESSAGES, Wallet
 from scripts.deploy.plan import Desired, Observed, PlanError, Step, plan
 from scripts.deploy.profile import Profile
 
@@ -26,7 +26,7 @@ def desired_of(profile: Profile) -> Desired:
             f"{error}; addresses follow from the deployer's and the governor's keys: name deploy.deployer_public_key "
             f"and deploy.governor in {profile.path}, or give the files"
         ) from error
-    return Desired(profile.network.global_id, key, profile.salt, governor, profile.parameters)
+    return Desired(profile.network.global_id, key, profile.salt, governor, profile.parameters, profile.verifier)
 
 
 def deployer_of(profile: Profile) -> Wallet:
@@ -47,12 +47,15 @@ async def apply(
     chain: Chain, desired: Desired, deployer: Wallet, *, on_step: Callable[[Step], None], wait_seconds: float = 60.0
 ) -> None:
     """Safe to repeat after any interruption: what stands is not sent again. Raises ChainError, PlanError."""
-    for step in plan(desired, await observe(chain, desired), deployer.sign):
-        on_step(step)
-        sent = await deployer.send(chain, [step.message])
+    steps = plan(desired, await observe(chain, desired), deployer.sign, (await chain.head()).now)
+    for start in range(0, len(steps), MAX_MESSAGES):
+        part = steps[start : start + MAX_MESSAGES]
+        for step in part:
+            on_step(step)
+        sent = await deployer.send(chain, [step.message for step in part])
         await sent.landed(chain)
     for _ in range(int(wait_seconds / 0.5)):
-        if not plan(desired, await observe(chain, desired), deployer.sign):
+        if not plan(desired, await observe(chain, desired), deployer.sign, (await chain.head()).now):
             return
         await asyncio.sleep(0.5)
     raise PlanError(

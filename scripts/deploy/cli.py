@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Annotated
 
 import typer
@@ -16,7 +17,8 @@ from chain.config import ConfigError, connect
 from chain.wallet import Wallet
 from scripts.deploy import apply as apply_
 from scripts.deploy.plan import Desired, Observed, PlanError, Step, plan, verify
-from scripts.deploy.profile import MAINNET_GLOBAL_ID, Profile, load_profile
+from scripts.deploy.profile import Profile, load_profile
+from scripts.deploy.verifier import MAINNET_GLOBAL_ID
 from wrappers.cells import address_of
 
 app = typer.Typer(no_args_is_help=True, help="Deploy the contracts of a network, and check a deployment.")
@@ -83,6 +85,7 @@ def plan_command(
                 profile.salt,
                 profile.governor or key.account,
                 profile.parameters,
+                profile.verifier,
             )
             observed = Observed(_absent(desired.registry), _absent(desired.attestation))
         else:
@@ -93,7 +96,7 @@ def plan_command(
                 observed = asyncio.run(_observe(profile, desired))
         if profile.network.global_id == MAINNET_GLOBAL_ID and profile.governor is None:
             console.print("[yellow]mainnet: name a multisig in deploy.governor before you apply[/yellow]")
-        _show(desired, plan(desired, observed, None))
+        _show(desired, plan(desired, observed, None, int(time.time())))
     except (ChainError, ConfigError, PlanError, ValueError) as error:
         raise _fail(error) from error
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pytoniq_core import Cell
-from wrappers.attestation import AttestationState
 
+from attestation.onchain.collateral import needed_messages
+from attestation.onchain.state import ChainImage, VerifierState, genesis_state
+from attestation.simulated.collateral import mint
 from chain.api import AccountState, Status
 from chain.outgoing import Outgoing, internal_message
+from scripts.deploy.verifier import VerifierTerms
 from wrappers import registry
 from wrappers.cells import CellError
 from wrappers.code import Contract, code, size_of
@@ -21,7 +24,11 @@ RENT_YEARS = 20
 _BIT_SECOND_PRICE, _CELL_SECOND_PRICE = 1, 500
 _LUMP_NANO, _BIT_NANO, _CELL_NANO = 400_000, 400, 40_000
 _WALLET_AND_GENESIS_GAS_NANO = 8_000_000
+_COLLATERAL_VALUE_NANO = 200_000_000
+"""With each statement of the test root; what it does not use comes back."""
+_COLLATERAL_FEES_NANO = 70_000_000
 _YEAR_SECONDS = 31_536_000
+_SEED_BITS = 288
 
 Sign = Callable[[bytes], bytes]
 
@@ -39,6 +46,7 @@ class Desired:
     salt: int
     governor: bytes
     parameters: Parameters
+    verifier: VerifierTerms
 
     @property
     def registry(self) -> bytes:
@@ -61,8 +69,10 @@ class Desired:
         )
 
     @property
-    def attestation_state(self) -> AttestationState:
-        return AttestationState(self.registry, network_id(self.global_id, self.registry))
+    def verifier_genesis(self) -> Cell:
+        terms = self.verifier
+        network = network_id(self.global_id, self.registry)
+        return genesis_state(self.registry, network, terms.root_key, terms.policy, terms.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +90,48 @@ class Step:
     fees_nano: int
 
 
-def plan(desired: Desired, observed: Observed, sign: Sign | None) -> tuple[Step, ...]:
-    """Messages still to be sent, in order; empty when the deployment stands.
+def plan(desired: Desired, observed: Observed, sign: Sign | None, now: int) -> tuple[Step, ...]:
+    """Messages still to be sent at `now` (unix seconds), in order; empty when the deployment stands.
 
     `sign`: the genesis key's signature over 32 bytes. None writes 64 zero bytes, which the contracts refuse: enough to
     print a plan. Raises PlanError.
     """
-    wanted = (
-        ("attestation", Contract.ATTESTATION, observed.attestation, desired.attestation_state.to_cell()),
-        ("registry", Contract.REGISTRY, observed.registry, desired.registry_state.to_cell()),
-    )
-    return tuple(
-        _birth(desired, title, code(contract), state, sign)
-        for title, contract, account, state in wanted
-        if not _stands(title, account, code(contract), state)
+    steps = []
+    if not _born("attestation", observed.attestation, code(Contract.ATTESTATION)):
+        steps.append(_birth(desired, "attestation", code(Contract.ATTESTATION), desired.verifier_genesis, sign))
+    else:
+        identity = _identity_checks(desired, verifier_state(observed.attestation))
+        if not identity or not all(check.holds for check in identity):
+            raise _another_state("attestation")
+    state = desired.registry_state.to_cell()
+    if not _born("registry", observed.registry, code(Contract.REGISTRY)):
+        steps.append(_birth(desired, "registry", code(Contract.REGISTRY), state, sign))
+    elif observed.registry.data is None or observed.registry.data.hash != state.hash:
+        raise _another_state("registry")
+    return (*steps, *_collateral(desired, observed, now))
+
+
+def _collateral(desired: Desired, observed: Observed, now: int) -> list[Step]:
+    """What the test root has to say, so that a trial network serves from its first minute. Intel's comes from anyone
+    (`cocoon attest collateral`, or the first node's agent)."""
+    if not desired.verifier.simulated:
+        return []
+    root_key = desired.verifier.root_key
+    needed = needed_messages(mint(now), root_key, verifier_state(observed.attestation), now)
+    return [
+        Step(f"test root: {name}", Outgoing(desired.attestation, _COLLATERAL_VALUE_NANO, body), _COLLATERAL_FEES_NANO)
+        for name, body in needed
+    ]
+
+
+def _another_state(title: str) -> PlanError:
+    return PlanError(
+        f"{title} is deployed with another state than the profile's; `cocoon deploy verify` shows the differences. "
+        "Parameters of a living registry change by governance, not by deployment"
     )
 
 
-def _stands(title: str, account: AccountState, code_: Cell, state: Cell) -> bool:
+def _born(title: str, account: AccountState, code_: Cell) -> bool:
     if account.status is not Status.ACTIVE:
         if account.status is Status.FROZEN:
             raise PlanError(f"{title} is frozen for rent: its state must be restored by hand before anything else")
@@ -106,14 +140,8 @@ def _stands(title: str, account: AccountState, code_: Cell, state: Cell) -> bool
         raise PlanError(
             f"{title} runs other code than this checkout's: deploy with another salt, or check out its version"
         )
-    if account.data.hash == state.hash:
-        return True
-    if len(account.data.bits) == 288 and not account.data.refs:
-        return False  # still the seed: born, but its genesis has not arrived
-    raise PlanError(
-        f"{title} is deployed with another state than the profile's; `cocoon deploy verify` shows the differences. "
-        "Parameters of a living registry change by governance, not by deployment"
-    )
+    # Still the seed: deployed, but its genesis has not arrived.
+    return len(account.data.bits) != _SEED_BITS or bool(account.data.refs)
 
 
 def _birth(desired: Desired, title: str, code_: Cell, state: Cell, sign: Sign | None) -> Step:
@@ -173,15 +201,59 @@ def verify(desired: Desired, observed: Observed) -> tuple[Check, ...]:
             Check(name, str(getattr(want.parameters, name)), str(getattr(have.parameters, name)))
             for name in Parameters.__slots__
         ]
-    data = observed.attestation.data
-    checks.append(
-        Check(
-            "attestation state",
-            desired.attestation_state.to_cell().hash.hex(),
-            data.hash.hex() if data is not None else "absent",
-        )
-    )
-    return tuple(checks)
+    return (*checks, *_verifier_checks(desired, verifier_state(observed.attestation)))
+
+
+def _verifier_checks(desired: Desired, have: VerifierState | None) -> list[Check]:
+    if have is None:
+        return [Check("verifier state", "genesis done", "no readable state")]
+    want = desired.verifier
+    checks = _identity_checks(desired, have)
+    for name in ("floor", "ceiling", "longest_seconds"):
+        checks.append(Check(f"policy {name}", str(getattr(want.policy, name)), str(getattr(have.policy, name))))
+    statuses = (", ".join(sorted(policy.accepted_statuses)) for policy in (want.policy, have.policy))
+    flags_match = want.policy.to_cell().hash == have.policy.to_cell().hash
+    return [
+        *checks,
+        Check("policy statuses", *statuses),
+        Check("policy as a whole", "as in the profile", "as in the profile" if flags_match else "differs"),
+        Check("images", _images(want.images), _images(have.images)),
+    ]
+
+
+def _identity_checks(desired: Desired, have: VerifierState | None) -> list[Check]:
+    """What never changes after genesis; empty where there is no state to read."""
+    if have is None:
+        return []
+    want = desired.verifier
+    network = network_id(desired.global_id, desired.registry)
+    return [
+        Check("registry of the verifier", desired.registry.hex(), have.registry.hex()),
+        Check("network of the verifier", network.hex(), have.network_id.hex()),
+        Check("root key", want.root_key.hex(), have.root.key.hex()),
+        Check("root", _root_name(want.simulated), _root_name(have.simulated)),
+    ]
+
+
+def _root_name(simulated: bool) -> str:
+    return "test root, proves no hardware" if simulated else "Intel SGX Root CA"
+
+
+def _images(images: Mapping[bytes, ChainImage]) -> str:
+    if not images:
+        return "none"
+    each = (f"{measurement.hex()} (tier {image.tier})" for measurement, image in images.items())
+    return ", ".join(sorted(each))
+
+
+def verifier_state(account: AccountState) -> VerifierState | None:
+    """None before the genesis, or where another contract stands."""
+    if account.data is None:
+        return None
+    try:
+        return VerifierState.from_cell(account.data)
+    except CellError:
+        return None
 
 
 def _code_checks(title: str, account: AccountState, contract: Contract) -> list[Check]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from chain.config import NETWORKS, ConfigError, Network, load_network
+from scripts.deploy.verifier import VerifierTerms, verifier_terms
 from wrappers.cells import CellError, account_of
 from wrappers.registry import Parameters
 
-MAINNET_GLOBAL_ID = -239
 _SECONDS = ("unbonding", "claim_window", "challenge_window", "min_close_timer", "max_close_timer")
 
 
@@ -22,6 +22,7 @@ class Profile:
     network: Network
     path: Path
     parameters: Parameters
+    verifier: VerifierTerms
     deployer_mnemonic_file: Path
     deployer_public_key: bytes | None
     """Enough to find and verify a deployment; deploying needs the words."""
@@ -50,7 +51,8 @@ def load_profile(name_or_path: str | Path) -> Profile:
     if not isinstance(salt, int) or not 0 <= salt < 2**32:
         raise ConfigError(f"{path}: deploy.salt must be an unsigned 32-bit integer")
     parameters = _parameters(path, deploy)
-    return Profile(network, path, parameters, deployer_file, public_key, governor, governor_file, salt)
+    verifier = verifier_terms(path, deploy, network.global_id)
+    return Profile(network, path, parameters, verifier, deployer_file, public_key, governor, governor_file, salt)
 
 
 def _public_key(path: Path, value: object) -> bytes | None:

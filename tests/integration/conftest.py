@@ -363,7 +363,6 @@ async def _start(folder: Path, supervisor: Supervisor, wires: Wires) -> Net:
     net = Net(home, network, client_wire, worker_wire)
     names = ("deployer", "governor", "operator", "payout", "client")
     net.parties = {network.wallet(name).account for name in names}
-    await network.start_admission()
     await net.start_relayer()
     node = await network.open_node()
     net.node = child_address(network.registry, Kind.NODE, node.state.owner, node.state.index)

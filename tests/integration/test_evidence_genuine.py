@@ -11,7 +11,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestation import hardware, vectors
-from attestation.admission import Refusal, admit
 from attestation.collateral import Collateral
 from attestation.evidence import Evidence, Kind
 from attestation.hardware import Hardware
@@ -128,20 +127,6 @@ def test_g14_a_genuine_quote_is_not_simulated_evidence() -> None:
     collateral = collateral_of("phala/tdx_quote_collateral.json")
     verdict = verify(evidence, collateral, policy, ISSUED, expected=expected, block=BLOCK)
     assert "pinned root" in verdict.reasons[0]
-
-
-def test_g14_mainnet_admits_nothing_by_message_not_even_genuine_evidence() -> None:
-    assert judge().accepted
-    image = AllowedImage("genuine", parse(quote_of("phala/tdx_quote")).measurement)
-    found = admit(
-        Evidence(Kind.TDX, quote_of("phala/tdx_quote"), BINDING),
-        collateral_of("phala/tdx_quote_collateral.json"),
-        Policy(images=(image,), max_age_seconds=10**8),
-        ISSUED,
-        expected=EXPECTED,
-        block=BLOCK,
-    )
-    assert isinstance(found, Refusal) and "mainnet" in found.reasons[0]
 
 
 def test_g12_genuine_platform_that_is_too_old_is_refused_for_that_reason() -> None:

@@ -74,7 +74,7 @@ async def test_g2_g4_the_demo_is_paid_and_refunded_to_the_nanoton(
     received = [
         message.value_nano for one in transactions for message in one.out_msgs if message.destination == payout.account
     ]
-    # The first is what admission had left over, collected before the books were opened.
+    # The first is what attestation had left over, collected before the books were opened.
     rent_nano = sum(received) - balances[payout.account]
     assert len(received) == 2 and 0 <= rent_nano < 1_000
     assert 0 <= received[-1] - said["operator_received_nano"] <= rent_nano and received[-1] < said["paid_nano"]

@@ -370,7 +370,7 @@ def write_configs(home: Home, registry: bytes, model_url: str, relayer_url: str)
     home.agent_config.write_text(
         f'network = "{home.profile}"\nregistry = "{registry.hex()}"\ndata_dir = "node"\n'
         f'enclave_config = "enclave.toml"\nwallet_file = "operator.mnemonic"\nrelayers = ["{relayer_url}"]\n'
-        f'admission_url = "{home.admission_url}"\npoll_seconds = 0.5\nreceipt_claim_nano = 1\n'
+        f"poll_seconds = 0.5\nreceipt_claim_nano = 1\n"
     )
 
 
@@ -409,7 +409,6 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         view = await Operator(config, base).open(5 * TON)
         await base.chain.close()
         relayer.release_key = view.state.release_key
-        await network.start_admission()
         worker = await network.start_worker()
         yield World(network, home, model, relayer, base.node, worker)
     finally:
@@ -421,7 +420,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             await runner.cleanup()
 
 
-async def test_g4_g16_a_node_from_admission_to_crashes(world: World) -> None:
+async def test_g4_g16_a_node_from_attestation_to_crashes(world: World) -> None:
     """One story, since each chapter needs the one before: a minute of processes is bought once."""
     offer = await world.live_offer()
     client = await world.client(offer)

@@ -7,22 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from attestation.evidence import Kind
 from chain.api import AccountState, Status
 from chain.config import NETWORKS, ConfigError
 from chain.wallet import Wallet
+from devnet.ledger import Ledger
 from scripts.deploy.apply import deployer_of, desired_of
 from scripts.deploy.plan import Desired, Observed, PlanError, plan, verify
 from scripts.deploy.profile import load_profile
+from scripts.stage import key_of, public
 from wrappers.cells import EMPTY
 from wrappers.code import Contract, code
 from wrappers.registry import singleton_state_init
 
-KEY, GOVERNOR = b"\x07" * 32, b"\x08" * 32
+DEPLOYER = key_of("deployer")
+KEY, GOVERNOR = public(DEPLOYER), b"\x08" * 32
+NOW = Ledger().now
 
 
 def desired(network: str = "devnet") -> Desired:
     profile = load_profile(network)
-    return Desired(profile.network.global_id, KEY, profile.salt, GOVERNOR, profile.parameters)
+    return Desired(profile.network.global_id, KEY, profile.salt, GOVERNOR, profile.parameters, profile.verifier)
 
 
 def absent(account: bytes) -> AccountState:
@@ -34,21 +39,36 @@ def active(account: bytes, contract: Contract, data: object) -> AccountState:
 
 
 def deployed(want: Desired) -> Observed:
-    return Observed(
-        active(want.registry, Contract.REGISTRY, want.registry_state.to_cell()),
-        active(want.attestation, Contract.ATTESTATION, want.attestation_state.to_cell()),
-    )
+    """What the plan's own messages make of an empty chain."""
+    ledger = Ledger(global_id=want.global_id)
+    absent_ = Observed(absent(want.registry), absent(want.attestation))
+    for step in plan(want, absent_, DEPLOYER.sign, NOW):
+        message = step.message
+        trace = ledger.send_internal(
+            source=GOVERNOR,
+            destination=message.destination,
+            value_nano=message.value_nano,
+            body=message.body,
+            state_init=message.state_init,
+        )
+        assert not trace.failed, step.title
+    return Observed(ledger.account(want.registry), ledger.account(want.attestation))
 
 
 @pytest.mark.parametrize("network", ["devnet", "testnet", "mainnet"])
-def test_a_fresh_network_is_two_priced_messages(network: str) -> None:
+def test_a_fresh_network_is_two_priced_births_and_what_the_test_root_says(network: str) -> None:
     want = desired(network)
-    steps = plan(want, Observed(absent(want.registry), absent(want.attestation)), None)
-    assert [step.message.destination for step in steps] == [want.attestation, want.registry]
-    for step in steps:
-        assert step.message.value_nano > 0 and step.fees_nano > 0
+    steps = plan(want, Observed(absent(want.registry), absent(want.attestation)), None, NOW)
+    births, rest = steps[:2], steps[2:]
+    assert [step.message.destination for step in births] == [want.attestation, want.registry]
+    for step in births:
         assert step.message.state_init is not None
         assert step.message.state_init.hash == step.message.destination
+    for step in steps:
+        assert step.message.value_nano > 0 and step.fees_nano > 0
+    # Intel's collateral is not ours to make.
+    assert len(rest) == (0 if network == "mainnet" else 6)
+    assert all(step.message.destination == want.attestation for step in rest)
 
 
 def test_networks_never_share_an_address_or_an_id() -> None:
@@ -58,14 +78,14 @@ def test_networks_never_share_an_address_or_an_id() -> None:
 
 def test_what_stands_is_not_sent_again() -> None:
     want = desired()
-    assert plan(want, deployed(want), None) == ()
+    assert plan(want, deployed(want), None, NOW) == ()
 
 
 def test_an_interrupted_deployment_sends_only_the_rest() -> None:
     want = desired()
     seed = singleton_state_init(code(Contract.REGISTRY), KEY, 0).refs[1]
     half = replace(deployed(want), registry=active(want.registry, Contract.REGISTRY, seed))
-    (step,) = plan(want, half, None)
+    (step,) = plan(want, half, None, NOW)
     assert step.message.destination == want.registry
 
 
@@ -73,23 +93,39 @@ def test_another_state_or_code_is_refused_and_named() -> None:
     want = desired()
     other = replace(want, governor=b"\x09" * 32)
     with pytest.raises(PlanError, match="another state"):
-        plan(want, deployed(other), None)
+        plan(want, deployed(other), None, NOW)
     foreign = replace(deployed(want), registry=replace(deployed(want).registry, code=EMPTY))
     with pytest.raises(PlanError, match="other code"):
-        plan(want, foreign, None)
+        plan(want, foreign, None, NOW)
     frozen = replace(deployed(want), registry=replace(absent(want.registry), status=Status.FROZEN))
     with pytest.raises(PlanError, match="frozen"):
-        plan(want, frozen, None)
+        plan(want, frozen, None, NOW)
 
 
 def test_verify_names_every_difference() -> None:
     want = desired()
     assert all(check.holds for check in verify(want, deployed(want)))
-    other = replace(want, governor=b"\x09" * 32, parameters=replace(want.parameters, min_stake_nano=1))
+    terms = replace(want.verifier, policy=replace(want.verifier.policy, floor=3), images={})
+    other = replace(want, governor=b"\x09" * 32, parameters=replace(want.parameters, min_stake_nano=1), verifier=terms)
     wrong = {check.name for check in verify(want, deployed(other)) if not check.holds}
-    assert wrong == {"governor", "min_stake_nano"}
+    assert wrong == {"governor", "min_stake_nano", "policy floor", "policy as a whole", "images"}
     nothing = verify(want, Observed(absent(want.registry), absent(want.attestation)))
     assert not any(check.holds for check in nothing)
+
+
+def test_g14_a_verifier_of_the_other_root_is_never_taken_for_the_profiles() -> None:
+    want = desired()
+    intel = replace(want, verifier=replace(want.verifier, root=Kind.TDX))
+    with pytest.raises(PlanError, match="another state"):
+        plan(intel, deployed(want), None, NOW)
+    wrong = {check.name for check in verify(intel, deployed(want)) if not check.holds}
+    assert wrong == {"root", "root key"}
+
+
+def test_what_the_test_root_says_is_said_anew_when_it_has_ended() -> None:
+    want = desired()
+    later = plan(want, deployed(want), None, NOW + 40 * 86_400)
+    assert {step.title for step in later} >= {"test root: update_tcb", "test root: update_qe"}
 
 
 @pytest.mark.parametrize(
@@ -101,6 +137,15 @@ def test_verify_names_every_difference() -> None:
         ("claim_window_seconds = 604_800", "claim_window_seconds = 3600", "shorter than max_close_timer"),
         ('governor_mnemonic_file = "governor.mnemonic"', 'governor = "nobody"', "no TON address"),
         ("[deploy]", "[deploi]", "deploy"),
+        ('root = "simulated"', 'root = "amd"', "intel or simulated"),
+        ('root = "simulated"', "", "intel or simulated"),
+        ("global_id = -7001", "global_id = -239", "refuses a test root"),
+        ('accepted_statuses = ["UpToDate"]', 'accepted_statuses = ["Revoked"]', "accepted_statuses"),
+        ("evaluation_floor = 0", "evaluation_floor = 9_000_000_000", "evaluation_floor"),
+        ("evaluation_ceiling = 4_294_967_295", "evaluation_cieling = 1", "unknown keys"),
+        ("longest_seconds = 604_800", "longest_seconds = 60", "longest_seconds"),
+        ('measurement = "7c', 'measurement = "7', "SHA-256"),
+        ('name = "simulated worker"', "tier = 3", "tier"),
     ],
 )
 def test_g18_a_bad_profile_names_file_and_key(tmp_path: Path, line: str, instead: str, complaint: str) -> None:

@@ -64,7 +64,7 @@ def test_the_examples_of_code_are_python_over_names_that_exist(page: str) -> Non
 async def test_the_auditors_lines_run_against_a_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """And fail against other code."""
     (block,) = blocks("auditor.md", "python")
-    world = built_world()
+    world = built_world(verifier=True)
     lines = compile(block, "auditor.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
     class Chain:

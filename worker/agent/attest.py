@@ -1,7 +1,7 @@
-"""From a new key to a live node: evidence over a fresh block, admission, and the key shown by the chain.
+"""From a new key to a live node: evidence over a fresh block, verified by the chain itself, renewed before its end.
 
-Until the chain verifies quotes by itself, an admission process does it off chain and the governor's message carries the
-verdict. Collateral is public data that any verifier needs; it is sent along and trusted by nobody for coming from here.
+The agent sends the quote to the network's verifier and pays for it; with it whatever collateral the chain lacks. Anyone
+else could send the same: quote and collateral are public, and the verifier believes nobody.
 """
 
 from __future__ import annotations
@@ -9,62 +9,67 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import aiohttp
 
 from attestation.collateral import Collateral
+from attestation.evidence import Evidence
 from attestation.strict import Malformed
+from attestation.verifier import NotAttested, Verifier, block_to_bind
 from chain.api import ChainError
 from chain.wait import until
+from chain.wallet import Wallet
 from worker.agent.enclave_process import Enclave
 from worker.agent.view import ChainView
 
 log = logging.getLogger(__name__)
 
-POST_SECONDS = 120.0
 SHOWN_SECONDS = 90.0
-NEXT_BLOCK_SECONDS = 30.0
+NEXT_BLOCK_SECONDS = 600.0
+"""A block whose number is divisible by 100 comes every few minutes on a network whose blocks take seconds."""
 LOOK_SECONDS = 30.0
 RENEW_SHARE = 4
 """The key is attested anew when less than this part (one quarter) of its term is left."""
 
 
-class NotAdmitted(Exception):
-    """The key was not admitted. In the words of who refused it, with the cure."""
-
-
 @dataclass(frozen=True, slots=True)
-class Admission:
-    """Where a key's evidence goes. `collateral_file` may be None only with simulated evidence."""
+class Attesting:
+    """`collateral_file` may be None only with simulated evidence, whose collateral anyone can make."""
 
     view: ChainView
-    url: str | None
+    wallet: Wallet | None
     collateral_file: Path | None
 
-    async def admit(self, enclave: Enclave) -> tuple[bytes, int]:
+    async def attest(self, enclave: Enclave) -> tuple[bytes, int]:
         """(JSON of evidence and collateral as offers carry it, attested_until), once the chain shows the key.
 
-        Raises NotAdmitted, ChainError, NodeMissing, EnclaveRefused, EnclaveGone, WaitTimeout.
+        Raises NotAttested, ChainError, NodeMissing, EnclaveRefused, EnclaveGone, WaitTimeout.
         """
-        if self.url is None:
-            raise NotAdmitted("no admission_url is configured; set it to this network's admission process")
-        last = (await self.view.node(fresh=True)).state.block_seqno
-        head = await until(
-            lambda: self._newer(last), what="a block newer than the node's last", timeout_seconds=NEXT_BLOCK_SECONDS
+        if self.wallet is None:
+            raise NotAttested(
+                "attestation is paid by the operator's wallet; set wallet_file in the agent's configuration"
+            )
+        node = (await self.view.node(fresh=True)).state
+        verifier = Verifier(self.view.chain, node.attestation)
+        state = await verifier.state()
+        if state.simulated != enclave.ready.simulated:
+            raise NotAttested(_wrong_root(state.simulated))
+        collateral = await self._collateral(enclave.ready.simulated)
+        if taken := await verifier.bring(self.wallet, collateral):
+            log.info("brought collateral to the chain: %s", ", ".join(taken))
+        seqno, root_hash = await until(
+            lambda: block_to_bind(self.view.chain, node.block_seqno),
+            what=f"a masterchain block divisible by 100 after {node.block_seqno}, the node's last",
+            timeout_seconds=NEXT_BLOCK_SECONDS,
         )
-        evidence = await enclave.attest(head[0], head[1])
-        collateral = await asyncio.to_thread(self._collateral, enclave.ready.simulated)
-        document = {"evidence": json.loads(evidence), "collateral": json.loads(collateral)}
-        await self._post(document)
+        evidence = Evidence.from_json(await enclave.attest(seqno, root_hash))
+        await verifier.attest(self.wallet, evidence.quote, evidence.binding)
         attested_until = await until(
-            lambda: self._shown(enclave.key, head[0]),
+            lambda: self._shown(enclave.key, seqno),
             what="the node to show its new key",
             timeout_seconds=SHOWN_SECONDS,
         )
+        document = {"evidence": json.loads(evidence.to_json()), "collateral": json.loads(collateral.to_json())}
         return json.dumps(document).encode(), attested_until
 
     async def term(self, attested_until: int) -> None:
@@ -84,44 +89,36 @@ class Admission:
                     return
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _newer(self, last: int) -> tuple[int, bytes] | None:
-        block = (await self.view.head()).block
-        return (block.seqno, block.root_hash) if block.seqno > last else None
-
     async def _shown(self, key: bytes, block_seqno: int) -> int | None:
         state = (await self.view.node(fresh=True)).state
         return state.attested_until if state.signing_key == key and state.block_seqno >= block_seqno else None
 
-    def _collateral(self, simulated: bool) -> str:
+    async def _collateral(self, simulated: bool) -> Collateral:
         if self.collateral_file is not None:
             try:
-                return Collateral.from_json(self.collateral_file.read_text(encoding="utf-8")).to_json()
-            except (OSError, Malformed) as error:
-                raise NotAdmitted(f"collateral_file {self.collateral_file} is of no use: {error}") from error
+                return Collateral.from_json(await asyncio.to_thread(self.collateral_file.read_text, encoding="utf-8"))
+            except (OSError, Malformed, UnicodeDecodeError) as error:
+                raise NotAttested(f"collateral_file {self.collateral_file} is of no use: {error}") from error
         if not simulated:
-            raise NotAdmitted(
+            raise NotAttested(
                 "collateral_file is not configured; fetch the collateral of this platform (dcap-qvl's JSON form) and "
                 "name its file"
             )
         from attestation.simulated.collateral import mint  # the simulated hierarchy, only where it is asked for
 
-        return mint(int(time.time())).to_json()
+        return mint((await self.view.head()).now)
 
-    async def _post(self, document: dict[str, Any]) -> None:
-        timeout = aiohttp.ClientTimeout(total=POST_SECONDS)
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.post(str(self.url), json=document) as response,
-            ):
-                answer = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise NotAdmitted(
-                f"{self.url} cannot be reached ({error or type(error).__name__}); is it running?"
-            ) from error
-        if not isinstance(answer, dict) or answer.get("admitted") is not True:
-            said = answer if isinstance(answer, dict) else {}
-            raise NotAdmitted(f"{self.url} refused: {said.get('cause', 'no reason given')}; {said.get('cure', '')}")
+
+def _wrong_root(simulated: bool) -> str:
+    if simulated:
+        return (
+            "this network's verifier stands on the test root and takes no hardware's evidence; set evidence = "
+            "\"simulated\" in the enclave's configuration, or serve a network whose verifier stands on Intel's root"
+        )
+    return (
+        "this network's verifier stands on Intel's root: simulated evidence never passes it; set evidence = \"tdx\" in "
+        "the enclave's configuration, on a machine with TDX"
+    )
 
 
 def renew_after(now: int, attested_until: int) -> float:

@@ -31,14 +31,12 @@ class AgentConfig:
     index: int = 0
     """Which of the wallet's nodes this machine is."""
     wallet_file: Path | None = None
-    """24 words of the operator's wallet, mode 0600. Needed for open, unbond, withdraw, and to claim what an enclave
-    that is gone had signed; serving and batch claims need none."""
+    """24 words of the operator's wallet, mode 0600. It pays for attestation, open, unbond, withdraw, and for claims of
+    what an enclave that is gone had signed; batch claims need none."""
     release_key_file: Path | None = None
     """Key that releases are signed with, mode 0600; default `release.key` in data_dir, made by `cocoon node open`."""
     relayers: tuple[str, ...] = ()
     """ws:// or wss:// URLs of relayers to serve through."""
-    admission_url: str | None = None
-    """Where evidence is sent until the chain verifies it by itself, e.g. http://127.0.0.1:10200/admit."""
     collateral_file: Path | None = None
     """Attestation collateral for real quotes (JSON in dcap-qvl's form), renewed by the operator."""
     max_in_flight: int = 32
@@ -146,7 +144,6 @@ _PARSERS: dict[str, Callable[[Any, Path], Any]] = {
     "wallet_file": _path,
     "release_key_file": _path,
     "relayers": _relayers,
-    "admission_url": _text,
     "collateral_file": _path,
     "max_in_flight": _whole,
     "min_close_timer_seconds": _whole,

@@ -87,7 +87,7 @@ class Front:
 
 
 def offer_of(view: ChainView, enclave: Enclave, node_epoch: int, evidence: bytes) -> dict[str, Any]:
-    """The NodeOffer as JSON. `evidence`: as it was admitted."""
+    """The NodeOffer as JSON. `evidence`: as the chain verified it."""
     ready = enclave.ready
     offer = NodeOffer(
         network=view.network,

@@ -1,4 +1,4 @@
-"""The agent: keeps an enclave running and admitted, carries sealed requests to it, keeps its receipts, claims them.
+"""The agent: keeps an enclave running and attested, carries sealed requests to it, keeps its receipts, claims them.
 
 It is not measured and need not be: it sees ciphertext, amounts and signatures, and can harm nobody but its operator.
 """
@@ -13,11 +13,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestation.verifier import NotAttested
 from chain.api import Chain, ChainError
 from chain.wait import WaitTimeout
 from chain.wallet import Wallet
 from worker.agent import enclave_process
-from worker.agent.attest import Admission, NotAdmitted
+from worker.agent.attest import Attesting
 from worker.agent.claims import Claims, NoEnclave, NothingToClaim, Policy, SignedClaim
 from worker.agent.config import AgentConfig
 from worker.agent.desk import Desk
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 FORGET_SECONDS = 3600.0
-TROUBLE = (StoreError, ChainError, NodeMissing, NotAdmitted, EnclaveRefused, WaitTimeout, TimeoutError)
+TROUBLE = (StoreError, ChainError, NodeMissing, NotAttested, EnclaveRefused, WaitTimeout, TimeoutError)
 
 
 class Service:
@@ -65,7 +66,7 @@ class Service:
         policy = Policy(config.claim_amount_nano, config.claim_age_seconds, config.receipt_claim_nano)
         self.claims = Claims(self.journal, self.view, policy, wallet, lambda: self.enclave, self._announce)
         self.releases = Releases(self.journal, self.view, self.desk, release_key, self._claim_soon)
-        self.admission = Admission(self.view, config.admission_url, config.collateral_file)
+        self.attesting = Attesting(self.view, wallet, config.collateral_file)
         self.enclave: Enclave | None = None
         self.ready = asyncio.Event()
         """Set while the chain shows the running enclave's key."""
@@ -142,28 +143,28 @@ class Service:
         log.info("enclave %d runs with key %s", enclave.pid, enclave.key.hex())
         self.enclave, self._node_epoch = enclave, state.epoch
         enclave.introduce(Introduce(state.network_id, self.view.account, state.epoch, state.tokens))
-        admitting = asyncio.create_task(self._keep_admitted(enclave))
+        attesting = asyncio.create_task(self._keep_attested(enclave))
         try:
             self.desk.enclave_came(enclave)
             await enclave.serve()
         finally:
-            admitting.cancel()
-            await asyncio.gather(admitting, return_exceptions=True)
+            attesting.cancel()
+            await asyncio.gather(attesting, return_exceptions=True)
             self.ready.clear()
             self.enclave = self._evidence = None
             self.desk.enclave_gone()
             self._offer_changed()
             await enclave.stop()
 
-    async def _keep_admitted(self, enclave: Enclave) -> None:
+    async def _keep_attested(self, enclave: Enclave) -> None:
         attempt = 0
         while True:
             try:
-                evidence, attested_until = await self.admission.admit(enclave)
+                evidence, attested_until = await self.attesting.attest(enclave)
             except EnclaveGone:
                 return
             except TROUBLE as error:
-                log.warning("the node's key is not admitted: %s", error)
+                log.warning("the node's key is not attested: %s", error)
                 pause = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
                 attempt += 1
             else:
@@ -174,7 +175,7 @@ class Service:
                 self._offer_changed()
                 # What an earlier key signed is retired now and can be claimed singly.
                 self._work.set()
-                await self.admission.term(attested_until)
+                await self.attesting.term(attested_until)
                 continue
             await asyncio.sleep(pause)
 
