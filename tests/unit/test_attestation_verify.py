@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from attestation import hardware, machine, trust_roots
 from attestation import verify as verify_module
-from attestation.admission import Admission, Refusal, admit
 from attestation.collateral import Collateral
 from attestation.evidence import Evidence, Kind, gpu_evidence_hash
 from attestation.policy import MAINNET_GLOBAL_ID, AllowedImage, Policy, Tier
@@ -119,7 +118,6 @@ def test_g14_simulated_is_refused_on_mainnet_whatever_the_policy(
     expected = dataclasses.replace(EXPECTED, global_id=MAINNET_GLOBAL_ID)
     verdict = judge(policy=policy, expected=expected)
     refused(verdict, "simulated")
-    assert isinstance(admission(policy=policy, expected=expected), Refusal)
 
 
 def test_g14_simulated_quote_does_not_pass_as_hardware() -> None:
@@ -381,44 +379,6 @@ def test_tier_gpu_needs_an_image_that_verifies_the_gpu(monkeypatch: pytest.Monke
     assert verify_module._tier(evidence, careful) is Tier.GPU
     assert verify_module._tier(dataclasses.replace(EVIDENCE, kind=Kind.TDX), careful) is Tier.CPU
     assert verify_module._tier(dataclasses.replace(evidence, kind=Kind.SIMULATED), careful) is Tier.SIMULATED
-
-
-# ----------------------------------------------------------------------------------------------------------- admission
-
-
-def admission(**changes: Any) -> Admission | Refusal:
-    arguments: dict[str, Any] = {"policy": POLICY, "expected": EXPECTED, "block": BLOCK, **changes}
-    return admit(EVIDENCE, COLLATERAL, arguments.pop("policy"), NOW, **arguments)
-
-
-def test_admission_holds_the_fields_of_the_on_chain_verdict() -> None:
-    assert admission() == Admission(
-        node=BINDING.node,
-        node_epoch=BINDING.node_epoch,
-        signing_key=BINDING.signing_key,
-        measurement=TEE.registers.measurement,
-        platform=TEE.platform_id,
-        tier=0,
-        attested_until=BLOCK.time + POLICY.max_validity_seconds,
-        block_seqno=BINDING.block_seqno,
-    )
-
-
-def test_g12_admission_wants_a_newer_block_than_the_last() -> None:
-    assert isinstance(admission(last_block_seqno=999), Admission)
-    assert isinstance(admission(last_block_seqno=1_000), Refusal)
-    lax = dataclasses.replace(POLICY, block_required=False)
-    assert isinstance(admission(policy=lax, block=None), Refusal)
-
-
-def test_admission_allows_one_node_per_platform() -> None:
-    assert isinstance(admission(platforms={TEE.platform_id: OTHER}), Refusal)
-    assert isinstance(admission(platforms={TEE.platform_id: BINDING.node}), Admission)
-
-
-def test_admission_hands_on_the_reasons() -> None:
-    found = admission(policy=dataclasses.replace(POLICY, images=()))
-    assert isinstance(found, Refusal) and "allow-list" in found.reasons[0]
 
 
 # ----------------------------------------------------------------------------------------------------- simulated TEE

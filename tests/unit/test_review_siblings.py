@@ -6,7 +6,6 @@ import time
 import pytest
 from pytoniq_core import Cell, begin_cell
 
-from app.admission import AdmissionOffice, NotAdmitted
 from chain.api import AccountState, Status
 from client.chain_view import ChainView as ClientView
 from client.errors import Untrusted
@@ -86,16 +85,10 @@ async def client_node() -> None:
         await ClientView(Strangers(node_data()), NetworkFacts(-3, NETWORK, REGISTRY)).node(ACCOUNT)
 
 
-async def admission_node() -> None:
-    office = AdmissionOffice(Strangers(node_data()), None, REGISTRY, NETWORK, -3, None)
-    with pytest.raises(NotAdmitted, match="not a node of registry"):
-        await office._node(ACCOUNT)
-
-
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "reads",
-    [relayer_escrow, relayer_node, agent_escrow, agent_node, client_node, admission_node],
+    [relayer_escrow, relayer_node, agent_escrow, agent_node, client_node],
     ids=lambda f: f.__name__,
 )
 async def test_g18_data_of_a_stranger_that_takes_for_ever_to_read_is_not_read(reads) -> None:
