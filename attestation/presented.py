@@ -2,7 +2,7 @@
 
     {"evidence": {...}, "collateral": {...}, "gpu_collateral": {...}}
 
-The last is there where the machine has GPUs. The same object goes to admission, into offers, and into a client's store.
+The last is there where the machine has GPUs. The same object goes into offers and into a client's store.
 """
 
 from __future__ import annotations
