@@ -113,6 +113,12 @@ def read(collateral: Collateral) -> Statement:
     return Statement(fmspc, pce_id, min(numbers), min(ends))
 
 
+def issued_at(document: str, what: str) -> int:
+    """issueDate of a TCB info or QE identity, unix seconds. Raises Malformed."""
+    found = strict.json_object(document, what, limit_bytes=_DOCUMENT_LIMIT)
+    return _unix_seconds(found.get("issueDate"))
+
+
 def _unix_seconds(text: object) -> int:
     if not isinstance(text, str):
         raise Malformed(f"collateral: {text!r} is not a time")

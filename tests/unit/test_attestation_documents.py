@@ -19,6 +19,8 @@ from attestation.policy import TCB_STATUSES, Policy, Technology, Tier, bundled, 
 from attestation.report_data import Binding
 from attestation.simulated.collateral import EVALUATION_NUMBER, VALIDITY_SECONDS, mint
 from attestation.simulated.tee import Registers
+from attestation.snp.policy import SnpPolicy
+from attestation.snp.products import Product, TcbVersion
 from attestation.strict import Malformed
 
 NOW = 1_790_000_000
@@ -245,3 +247,71 @@ def test_g12_a_revocation_list_must_be_one_and_must_end(field: str, monkeypatch:
     monkeypatch.setattr("attestation.collateral.x509.load_der_x509_crl", lambda _: Endless)
     with pytest.raises(Malformed, match="no nextUpdate"):
         read(mint(NOW))
+
+
+@pytest.mark.parametrize("name", ["testnet", "mainnet"])
+def test_g14_policies_of_public_networks_are_strict_and_empty(name: str) -> None:
+    policy = bundled(name)
+    assert policy.images == () and not policy.allow_simulated and policy.block_required
+    assert policy.tiers == {Tier.CPU, Tier.GPU} and policy.tcb_statuses == {"UpToDate"}
+    assert policy.snp == SnpPolicy() and policy.snp.floors == {}
+
+
+SNP_IMAGE = {"name": "w", "measurement": "bb" * 32, "kind": "sev-snp", "host_data": "cc" * 32, "min_guest_svn": 3}
+
+
+def test_policy_holds_floors_images_and_platforms_of_both_makers() -> None:
+    document = {
+        **POLICY,
+        "tiers": ["committee"],
+        "images": [*POLICY["images"], SNP_IMAGE],
+        "allowed_platforms": ["dd" * 32],
+        "snp": {
+            "min_abi": "1.51",
+            "allow_smt": False,
+            "vmpl": 2,
+            "floors": {
+                "milan": {"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219},
+                "turin": {"fmc": 1, "bootloader": 1, "tee": 1, "snp": 4, "microcode": 80},
+            },
+        },
+    }
+    policy = from_document(document)
+    assert policy == from_json(json.dumps(document))
+    image = policy.image(b"\xbb" * 32, Technology.SEV_SNP)
+    assert image is not None and image.host_data == b"\xcc" * 32 and image.min_guest_svn == 3
+    assert policy.image(b"\xbb" * 32, Technology.TDX) is None and policy.tiers == {Tier.COMMITTEE}
+    assert policy.allowed_platforms == {b"\xdd" * 32}
+    assert policy.snp == SnpPolicy(
+        floors={Product.MILAN: TcbVersion(4, 0, 24, 219), Product.TURIN: TcbVersion(1, 1, 4, 80, fmc=1)},
+        min_abi=(1, 51),
+        allow_smt=False,
+        vmpl=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"snp": []}, "snp must be a table"),
+        ({"snp": {"allow_smtt": True}}, "unknown allow_smtt"),
+        ({"snp": {"allow_smt": 1}}, "true or false"),
+        ({"snp": {"vmpl": 4}}, "vmpl"),
+        ({"snp": {"min_abi": 1.55}}, "min_abi"),
+        ({"snp": {"min_abi": "1.256"}}, "min_abi"),
+        ({"snp": {"floors": []}}, "floors"),
+        ({"snp": {"floors": {"venice": {}}}}, "no root is known for product 'venice'"),
+        ({"snp": {"floors": {"milan": 3}}}, "must be a table"),
+        ({"snp": {"floors": {"milan": {"bootloader": 4}}}}, "missing microcode"),
+        ({"snp": {"floors": {"milan": {"fmc": 1, "bootloader": 4, "tee": 0, "snp": 1, "microcode": 1}}}}, "fmc"),
+        ({"snp": {"floors": {"milan": {"bootloader": 256, "tee": 0, "snp": 1, "microcode": 1}}}}, "0 to 255"),
+        ({"allowed_platforms": ["dd"]}, "32 bytes"),
+        ({"images": [{**SNP_IMAGE, "kind": "sgx"}]}, "kind must be one of tdx, sev-snp"),
+        ({"images": [{**SNP_IMAGE, "mr_owner": "00" * 48}]}, "unknown mr_owner"),
+        ({"images": [{**SNP_IMAGE, "kind": "tdx"}]}, "unknown host_data"),
+        ({"images": [{**SNP_IMAGE, "verifies_gpu": True}]}, "unknown verifies_gpu"),
+    ],
+)
+def test_policy_of_amd_machines_is_read_strictly(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(Malformed, match=words):
+        from_document({**POLICY, **changes})

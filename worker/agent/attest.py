@@ -14,6 +14,8 @@ from pathlib import Path
 
 from attestation.collateral import Collateral
 from attestation.evidence import Evidence
+from attestation.fetch import CollateralUnavailable
+from attestation.source import CollateralSource
 from attestation.strict import Malformed
 from attestation.verifier import NotAttested, Verifier, block_to_bind
 from chain.api import ChainError
@@ -34,11 +36,12 @@ RENEW_SHARE = 4
 
 @dataclass(frozen=True, slots=True)
 class Attesting:
-    """`collateral_file` may be None only with simulated evidence, whose collateral anyone can make."""
+    """Without `collateral_file` and `source` only simulated evidence is attested, whose collateral anyone can make."""
 
     view: ChainView
     wallet: Wallet | None
     collateral_file: Path | None
+    source: CollateralSource | None = None
 
     async def attest(self, enclave: Enclave) -> tuple[bytes, int]:
         """(JSON of evidence and collateral as offers carry it, attested_until), once the chain shows the key.
@@ -54,7 +57,7 @@ class Attesting:
         state = await verifier.state()
         if state.simulated != enclave.ready.simulated:
             raise NotAttested(_wrong_root(state.simulated))
-        collateral = await self._collateral(enclave.ready.simulated)
+        collateral = await self._collateral(enclave)
         if taken := await verifier.bring(self.wallet, collateral):
             log.info("brought collateral to the chain: %s", ", ".join(taken))
         seqno, root_hash = await until(
@@ -93,20 +96,34 @@ class Attesting:
         state = (await self.view.node(fresh=True)).state
         return state.attested_until if state.signing_key == key and state.block_seqno >= block_seqno else None
 
-    async def _collateral(self, simulated: bool) -> Collateral:
+    async def _collateral(self, enclave: Enclave) -> Collateral:
+        if self.source is not None and not enclave.ready.simulated:
+            return await self._fetched(self.source, enclave)
         if self.collateral_file is not None:
             try:
                 return Collateral.from_json(await asyncio.to_thread(self.collateral_file.read_text, encoding="utf-8"))
             except (OSError, Malformed, UnicodeDecodeError) as error:
                 raise NotAttested(f"collateral_file {self.collateral_file} is of no use: {error}") from error
-        if not simulated:
+        if not enclave.ready.simulated:
             raise NotAttested(
-                "collateral_file is not configured; fetch the collateral of this platform (dcap-qvl's JSON form) and "
-                "name its file"
+                "neither collateral_url nor collateral_file is configured; name a PCCS, or Intel's service, as "
+                "collateral_url"
             )
         from attestation.simulated.collateral import mint  # the simulated hierarchy, only where it is asked for
 
         return mint((await self.view.head()).now)
+
+    async def _fetched(self, source: CollateralSource, enclave: Enclave) -> Collateral:
+        # Only a quote tells which platform this is. The one that is attested comes later, over a younger block.
+        head = await self.view.head()
+        evidence = Evidence.from_json(await enclave.attest(head.block.seqno, head.block.root_hash))
+        try:
+            found = await source.collateral(evidence, head.now)
+        except CollateralUnavailable as error:
+            raise NotAttested(f"collateral cannot be had: {error}") from error
+        if not isinstance(found, Collateral):
+            raise NotAttested("the chain cannot verify SEV-SNP evidence by itself; serve from a TDX guest")
+        return found
 
 
 def _wrong_root(simulated: bool) -> str:

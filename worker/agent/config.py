@@ -38,7 +38,9 @@ class AgentConfig:
     relayers: tuple[str, ...] = ()
     """ws:// or wss:// URLs of relayers to serve through."""
     collateral_file: Path | None = None
-    """Attestation collateral for real quotes (JSON in dcap-qvl's form), renewed by the operator."""
+    """Attestation collateral for real quotes (JSON in dcap-qvl's form, or AMD's), renewed by the operator."""
+    collateral_url: str | None = None
+    """Instead of the file: base of a PCCS or of Intel's service (API v4), with SEV-SNP of AMD's. Kept in data_dir."""
     max_in_flight: int = 32
     """Requests at once, over all relayers."""
     min_close_timer_seconds: int = 3600
@@ -145,6 +147,7 @@ _PARSERS: dict[str, Callable[[Any, Path], Any]] = {
     "release_key_file": _path,
     "relayers": _relayers,
     "collateral_file": _path,
+    "collateral_url": _text,
     "max_in_flight": _whole,
     "min_close_timer_seconds": _whole,
     "claim_amount_nano": _whole,
@@ -169,6 +172,8 @@ def parse(raw: Mapping[str, Any], *, where: str, base: Path) -> AgentConfig:
     missing = [f.name for f in fields(AgentConfig) if f.default is MISSING and f.name not in values]
     if missing:
         raise ConfigError(f"{where}: missing {', '.join(missing)}; see worker.agent.config")
+    if "collateral_file" in values and "collateral_url" in values:
+        raise ConfigError(f"{where}: set collateral_file or collateral_url, not both")
     if "node" not in values and "wallet_file" not in values:
         raise ConfigError(f"{where}: set node, or wallet_file to find the node that this wallet opened")
     return AgentConfig(**values)

@@ -13,6 +13,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestation.source import CollateralSource
 from attestation.verifier import NotAttested
 from chain.api import Chain, ChainError
 from chain.wait import WaitTimeout
@@ -66,7 +67,9 @@ class Service:
         policy = Policy(config.claim_amount_nano, config.claim_age_seconds, config.receipt_claim_nano)
         self.claims = Claims(self.journal, self.view, policy, wallet, lambda: self.enclave, self._announce)
         self.releases = Releases(self.journal, self.view, self.desk, release_key, self._claim_soon)
-        self.attesting = Attesting(self.view, wallet, config.collateral_file)
+        url = config.collateral_url
+        source = CollateralSource(url, config.data_dir / "collateral") if url else None
+        self.attesting = Attesting(self.view, wallet, config.collateral_file, source)
         self.enclave: Enclave | None = None
         self.ready = asyncio.Event()
         """Set while the chain shows the running enclave's key."""
