@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestation.evidence import Kind as EvidenceKind
 from attestation.policy import Policy
 from attestation.verify import Verdict
 from chain.config import Network, connect
@@ -31,6 +32,7 @@ from devnet.node import Devnet
 from protocol.offer import AnnouncedKey
 from scripts.deploy import apply as deploy
 from scripts.deploy.plan import Desired
+from scripts.deploy.verifier import VerifierTerms
 from wrappers.cells import to_boc
 from wrappers.code import Contract, code_hash
 from wrappers.fees import Fees
@@ -86,7 +88,8 @@ async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
         deployer, operator, wallet = (Wallet(Ed25519PrivateKey.generate()) for _ in range(3))
         for one in (deployer, operator, wallet):
             await control.faucet(one.account, 20 * TON)
-        desired = Desired(GLOBAL_ID, deployer.public_key, 0, deployer.account, PARAMETERS)
+        terms = VerifierTerms(EvidenceKind.SIMULATED)
+            desired = Desired(GLOBAL_ID, deployer.public_key, 0, deployer.account, PARAMETERS, terms)
         await deploy.apply(chain, desired, deployer, on_step=lambda step: None)
         node = await _node(chain, desired, operator)
         made = Ground(tmp_path / "client", control, chain, network, desired, node, wallet)
