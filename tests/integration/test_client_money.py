@@ -89,7 +89,7 @@ async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
         for one in (deployer, operator, wallet):
             await control.faucet(one.account, 20 * TON)
         terms = VerifierTerms(EvidenceKind.SIMULATED)
-            desired = Desired(GLOBAL_ID, deployer.public_key, 0, deployer.account, PARAMETERS, terms)
+        desired = Desired(GLOBAL_ID, deployer.public_key, 0, deployer.account, PARAMETERS, terms)
         await deploy.apply(chain, desired, deployer, on_step=lambda step: None)
         node = await _node(chain, desired, operator)
         made = Ground(tmp_path / "client", control, chain, network, desired, node, wallet)
