@@ -254,6 +254,21 @@ class SealingKey:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsKey:
+    """A short-lived TLS key that lives in the enclave, vouched for by the attested enclave key. TL-B: TlsKey."""
+
+    node: bytes
+    """Node id."""
+    spki_hash: bytes
+    """SHA-256 of the key's SubjectPublicKeyInfo in DER."""
+    expires_at: int
+
+    def to_cell(self) -> Cell:
+        cell = begin_cell().store_uint(Tag.TLS_KEY, 32).store_bytes(self.node)
+        return cell.store_bytes(self.spki_hash).store_uint(self.expires_at, 32).end_cell()
+
+
+@dataclass(frozen=True, slots=True)
 class GenesisState:
     """What a singleton's genesis key signs. TL-B: GenesisState."""
 
