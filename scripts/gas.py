@@ -129,6 +129,13 @@ def register_machine(world: World, pair: Pair) -> Cost:
     return Cost.of(world.open_node(index=1)[1])
 
 
+def register_attested(world: World, pair: Pair) -> Cost:
+    """On a network whose verifier holds collateral: the node's birth, and the first quote of its platform."""
+    attested = built_world(verifier=True)
+    account, opened = attested.open_node()
+    return Cost.of(opened, attested.attest(account))
+
+
 def rent_client_year(world: World, pair: Pair) -> Cost:
     """One year of an account with one row whose key has settled: the same top-up, now and a year later."""
     world.settle_one(pair.escrow, pair.node, SMALL)
@@ -149,6 +156,7 @@ MEASURES: tuple[Callable[[World, Pair], Cost], ...] = (
     close_cooperative,
     exit_forced,
     register_machine,
+    register_attested,
     rent_client_year,
 )
 
