@@ -12,8 +12,8 @@ from typing import Any
 
 from attestation import strict
 from attestation.snp.hardware import SnpHardware
-from attestation.snp.products import Product, TcbVersion, tcb_components
-from attestation.snp.report import SigningKey
+from attestation.snp.products import BROKEN, Product, TcbVersion, tcb_components
+from attestation.snp.report import GuestPolicy, SigningKey
 from attestation.strict import Malformed
 
 _FLAGS = {
@@ -48,23 +48,16 @@ class SnpPolicy:
     allow_cxl: bool = False
     allow_vlek: bool = False
     """Believe keys that AMD issued to a cloud provider for its whole fleet."""
+    accept_broken: frozenset[Product] = frozenset()
+    """Lines that are believed although their keys can be extracted (`products.BROKEN`): where the owner is trusted."""
     allow_masked_chip_id: bool = False
     """Believe a report that does not name its chip. With a VLEK all machines of one provider are then one platform."""
 
 
 def faults(found: SnpHardware, policy: SnpPolicy) -> Iterator[str]:
     """A sentence for everything that the policy does not accept."""
-    report, guest = found.report, found.report.policy
-    if guest.debug:
-        yield "the guest runs in debug mode: its host can read its memory"
-    if guest.migration_agent:
-        yield "the guest may be migrated by an agent, which could carry its memory elsewhere"
-    if guest.cxl and not policy.allow_cxl:
-        yield "the guest may be given CXL memory, which the policy does not allow"
-    if not policy.allow_smt and guest.smt:
-        yield "the guest allows other threads on its core (SMT), the policy does not; launch it with SMT forbidden"
-    if policy.require_single_socket and not guest.single_socket:
-        yield "the guest may run on several sockets; launch it with SINGLE_SOCKET"
+    report = found.report
+    yield from _guest_faults(report.policy, policy)
     if policy.require_alias_check and not report.alias_check_complete:
         yield "the firmware has not checked memory for aliases (AMD-SB-3015); update the host's firmware"
     if report.vmpl != policy.vmpl:
@@ -78,7 +71,23 @@ def faults(found: SnpHardware, policy: SnpPolicy) -> Iterator[str]:
         yield "the host masked the chip's id, so the machine cannot be told apart; unset MaskChipId on the host"
     if policy.require_crl and not found.endorsement.revocation_checked:
         yield "AMD's revocation list was not given; fetch it from AMD's key distribution service"
+    product = found.endorsement.product
+    if product in BROKEN and product not in policy.accept_broken:
+        yield f"{product} machines prove nothing: {BROKEN[product]}"
     yield from _floor_faults(found, policy)
+
+
+def _guest_faults(guest: GuestPolicy, policy: SnpPolicy) -> Iterator[str]:
+    if guest.debug:
+        yield "the guest runs in debug mode: its host can read its memory"
+    if guest.migration_agent:
+        yield "the guest may be migrated by an agent, which could carry its memory elsewhere"
+    if guest.cxl and not policy.allow_cxl:
+        yield "the guest may be given CXL memory, which the policy does not allow"
+    if not policy.allow_smt and guest.smt:
+        yield "the guest allows other threads on its core (SMT), the policy does not; launch it with SMT forbidden"
+    if policy.require_single_socket and not guest.single_socket:
+        yield "the guest may run on several sockets; launch it with SINGLE_SOCKET"
 
 
 def _floor_faults(found: SnpHardware, policy: SnpPolicy) -> Iterator[str]:
@@ -99,10 +108,11 @@ def _floor_faults(found: SnpHardware, policy: SnpPolicy) -> Iterator[str]:
 def from_document(document: Mapping[str, Any], what: str) -> SnpPolicy:
     """Read a `[snp]` table. Raises Malformed on an unknown key."""
     what = f"{what}, snp"
-    strict.only_keys(document, what, required=(), optional=("floors", "vmpl", "min_abi", *_FLAGS))
-    full = {"floors": {}, "vmpl": 0, "min_abi": "1.55", **_FLAGS, **document}
+    strict.only_keys(document, what, required=(), optional=("floors", "accept_broken", "vmpl", "min_abi", *_FLAGS))
+    full = {"floors": {}, "accept_broken": [], "vmpl": 0, "min_abi": "1.55", **_FLAGS, **document}
     return SnpPolicy(
         floors=_floors(full["floors"], what),
+        accept_broken=_lines(full["accept_broken"], what),
         vmpl=strict.integer_field(full, "vmpl", what, low=_MOST_PRIVILEGED_VMPL, high=_LEAST_PRIVILEGED_VMPL),
         min_abi=_abi(full["min_abi"], what),
         **{name: strict.boolean_field(full, name, what) for name in _FLAGS},
@@ -114,9 +124,7 @@ def _floors(document: object, what: str) -> dict[Product, TcbVersion]:
         raise Malformed(f"{what}: floors must be a table per product")
     found = {}
     for name, levels in document.items():
-        product = next((each for each in Product if each.value.lower() == name), None)
-        if product is None:
-            raise Malformed(f"{what}: no root is known for product {name!r}; known: {', '.join(Product).lower()}")
+        product = _product(name, what)
         if not isinstance(levels, dict):
             raise Malformed(f"{what}: the floor of {name} must be a table")
         components = tcb_components(product)
@@ -128,6 +136,19 @@ def _floors(document: object, what: str) -> dict[Product, TcbVersion]:
             }
         )
     return found
+
+
+def _lines(names: object, what: str) -> frozenset[Product]:
+    if not isinstance(names, list):
+        raise Malformed(f"{what}: accept_broken must be a list of products")
+    return frozenset(_product(name, what) for name in names)
+
+
+def _product(name: object, what: str) -> Product:
+    product = next((each for each in Product if each.value.lower() == name), None)
+    if product is None:
+        raise Malformed(f"{what}: no root is known for product {name!r}; known: {', '.join(Product).lower()}")
+    return product
 
 
 def _abi(value: object, what: str) -> tuple[int, int]:

@@ -36,6 +36,12 @@ _ROOT_PINS = {
     Product.TURIN: "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a",
 }
 
+BROKEN = {
+    Product.MILAN: "software alone reads the seed of its keys, whatever its firmware (arXiv 2605.12990, May 2026), so "
+    "whoever owns such a machine can sign any report",
+}
+"""Lines whose signatures are genuine and prove nothing against the machine's owner, with the reason."""
+
 # Byte of each component in TCB_VERSION (SEV-SNP ABI 56860, 2.2); bytes that are not named are reserved.
 _OLDER_LAYOUT = {"bootloader": 0, "tee": 1, "snp": 6, "microcode": 7}
 _TURIN_LAYOUT = {"fmc": 0, "bootloader": 1, "tee": 2, "snp": 3, "microcode": 7}

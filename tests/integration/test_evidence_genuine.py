@@ -217,5 +217,14 @@ def test_g12_genuine_report_is_refused_by_a_strict_policy_with_every_reason() ->
         Evidence(Kind.SEV_SNP, raw, BINDING), amd_collateral(), policy, ISSUED, expected=EXPECTED, block=BLOCK
     )
     assert not verdict.accepted
-    for word in ("REPORTDATA", "debug mode", "aliases", "1.49", "revocation list", "committed TCB", "launch TCB"):
+    for word in (
+        "REPORTDATA",
+        "debug mode",
+        "aliases",
+        "1.49",
+        "revocation list",
+        "committed TCB",
+        "launch TCB",
+        "prove nothing",
+    ):
         assert any(word in reason for reason in verdict.reasons), word

@@ -270,6 +270,7 @@ def test_policy_holds_floors_images_and_platforms_of_both_makers() -> None:
             "min_abi": "1.51",
             "allow_smt": False,
             "vmpl": 2,
+            "accept_broken": ["milan"],
             "floors": {
                 "milan": {"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219},
                 "turin": {"fmc": 1, "bootloader": 1, "tee": 1, "snp": 4, "microcode": 80},
@@ -287,6 +288,7 @@ def test_policy_holds_floors_images_and_platforms_of_both_makers() -> None:
         min_abi=(1, 51),
         allow_smt=False,
         vmpl=2,
+        accept_broken=frozenset({Product.MILAN}),
     )
 
 
@@ -300,6 +302,8 @@ def test_policy_holds_floors_images_and_platforms_of_both_makers() -> None:
         ({"snp": {"min_abi": 1.55}}, "min_abi"),
         ({"snp": {"min_abi": "1.256"}}, "min_abi"),
         ({"snp": {"floors": []}}, "floors"),
+        ({"snp": {"accept_broken": "milan"}}, "accept_broken"),
+        ({"snp": {"accept_broken": ["rome"]}}, "no root is known"),
         ({"snp": {"floors": {"venice": {}}}}, "no root is known for product 'venice'"),
         ({"snp": {"floors": {"milan": 3}}}, "must be a table"),
         ({"snp": {"floors": {"milan": {"bootloader": 4}}}}, "missing microcode"),

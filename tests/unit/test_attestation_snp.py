@@ -41,7 +41,12 @@ BINDING = Binding(
 EXPECTED = Expected(DEVNET, BINDING.network_id, BINDING.node, BINDING.node_epoch, BINDING.signing_key)
 BLOCK = Block(BINDING.block_seqno, BINDING.block_root_hash, NOW - 100)
 IMAGE = AllowedImage("snp worker", measurement(b"\x11" * 48), Technology.SEV_SNP)
-POLICY = Policy(images=(IMAGE,), max_age_seconds=3_600, tiers=frozenset({Tier.COMMITTEE}), snp=SnpPolicy(floors=TCB))
+POLICY = Policy(
+    images=(IMAGE,),
+    max_age_seconds=3_600,
+    tiers=frozenset({Tier.COMMITTEE}),
+    snp=SnpPolicy(floors=TCB, accept_broken=frozenset({Product.MILAN})),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -296,6 +301,8 @@ def test_lines_by_cpu() -> None:
         ({"committed_abi": (1, 54)}, {}, "1.54"),
         ({"chip_id": bytes(64)}, {}, "masked"),
         ({}, {"floors": {}}, "no TCB floor for Milan"),
+        ({}, {"accept_broken": frozenset()}, "Milan machines prove nothing"),
+        ({}, {"accept_broken": frozenset({Product.GENOA})}, "Milan machines prove nothing"),
         ({}, {"floors": {Product.MILAN: TcbVersion(4, 0, 24, 220)}}, "microcode 219 below 220"),
         ({"launch": TcbVersion(4, 0, 23, 219)}, {}, "launch TCB is below"),
     ],
