@@ -92,10 +92,13 @@ class QuoteParts:
         return cell.end_cell()
 
 
-def attest_message(quote: bytes, binding: Binding) -> Cell:
-    """Body of `attest`: anyone may send it to the attestation contract. Raises Malformed, BadWitness, NoHints."""
+def attest_message(quote: bytes, binding: Binding, *, consent: bytes | None = None) -> Cell:
+    """Body of `attest`: anyone may send it to the attestation contract. Raises Malformed, BadWitness, NoHints.
+
+    `consent`: the node's release key over `signed.KeyConsent`, which a node asks for when the key is new to it.
+    """
     parts = QuoteParts.of(quote)
-    return attest(binding, parts.authority, *parts.cells())
+    return attest(binding, parts.authority, *parts.cells(), consent=consent)
 
 
 def _authority(certificate: bytes) -> Authority:

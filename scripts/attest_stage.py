@@ -10,6 +10,7 @@ from pytoniq_core import Cell, begin_cell
 
 from attestation.collateral import Collateral
 from attestation.onchain.collateral import collateral_messages
+from attestation.onchain.messages import governed
 from attestation.onchain.state import ChainImage, ChainPolicy, genesis_state
 from chain.outgoing import Outgoing
 from chain.wallet import Wallet, external_message
@@ -83,7 +84,9 @@ class Stage:
         """A message from the wallet."""
         return self.outcome(self.send(self.account, value_nano, body))
 
-    def govern(self, body: Cell) -> Outcome:
+    def govern(self, action: Cell) -> Outcome:
+        """An action of wrappers.actions, as the registry passes it on for the wallet."""
+        body = governed(self.wallet.account, action)
         trace = self.ledger.send_internal(source=self.registry, destination=self.account, value_nano=TON, body=body)
         return self.outcome(trace)
 

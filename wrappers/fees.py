@@ -53,8 +53,8 @@ class Size:
     KEY_ROW_BITS: Final = 800
     OPEN_CELLS: Final = 10
     OPEN_BITS: Final = 4000
-    VERDICT_CELLS: Final = 2
-    VERDICT_BITS: Final = 672
+    VERDICT_CELLS: Final = 3
+    VERDICT_BITS: Final = 1184
     ENTRY_BITS: Final = 992
 
 

@@ -364,9 +364,11 @@ def claim_receipt(
     return body.store_ref(begin_cell().store_bytes(signature).end_cell()).store_ref(entry.to_cell()).end_cell()
 
 
-def verdict(body: VerdictBody) -> Cell:
+def verdict(body: VerdictBody, consent: bytes | None = None) -> Cell:
     """Body from the attestation contract alone: what it found about the node's key."""
-    return begin_cell().store_uint(Op.VERDICT, 32).store_ref(body.to_cell()).end_cell()
+    message = begin_cell().store_uint(Op.VERDICT, 32).store_bytes(body.platform[:24]).store_uint(body.block_seqno, 32)
+    message.store_ref(body.to_cell())
+    return message.store_maybe_ref(None if consent is None else begin_cell().store_bytes(consent).end_cell()).end_cell()
 
 
 def top_up_stake() -> Cell:

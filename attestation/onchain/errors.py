@@ -34,6 +34,7 @@ class VerifierError(IntEnum):
     BAD_STATEMENT = 634
     NOT_NEWER = 635
     WRONG_NUMBER = 636
+    BARRED = 637
 
     WRONG_REPORT_DATA = 640
     OLD_BLOCK = 641
@@ -43,6 +44,7 @@ class VerifierError(IntEnum):
     DENIED = 645
     PLATFORM_TAKEN = 646
     BAD_POLICY = 647
+    REVOKED_IMAGE = 648
 
 
 _E = VerifierError
@@ -85,6 +87,9 @@ EXPLANATIONS: dict[VerifierError, Explanation] = {
     _E.WRONG_NUMBER: Explanation(
         "the evaluation number is outside the network's bounds", "use collateral of Intel's standard set"
     ),
+    _E.BARRED: Explanation(
+        "the governor dropped this platform type (FMSPC)", "use other hardware, or wait until governance restores it"
+    ),
     _E.WRONG_REPORT_DATA: Explanation(
         "REPORTDATA binds another network, node, epoch, key, GPU evidence or block", "quote for this node"
     ),
@@ -100,7 +105,10 @@ EXPLANATIONS: dict[VerifierError, Explanation] = {
     ),
     _E.DENIED: Explanation("the platform is on the deny-list", "none on this platform"),
     _E.PLATFORM_TAKEN: Explanation("the platform serves another node", "unbond that node first"),
-    _E.BAD_POLICY: Explanation("the policy is outside the bounds in code", "see contracts/attestation/policy.fc"),
+    _E.BAD_POLICY: Explanation(
+        "the policy is outside the bounds in code", "see contracts/attestation/policy_bounds.fc"
+    ),
+    _E.REVOKED_IMAGE: Explanation("the image is retired or compromised", "run a released image"),
 }
 
 

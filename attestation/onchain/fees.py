@@ -6,9 +6,9 @@ from typing import Final
 
 from wrappers.fees import TEN_YEARS, Gas, Prices, Size
 
-ATTEST_GAS: Final = 110_000
-PLATFORM_CELLS: Final = 2
-PLATFORM_BITS: Final = 800
+ATTEST_GAS: Final = 113_000
+PLATFORM_CELLS: Final = 3
+PLATFORM_BITS: Final = 1300
 UPDATE_GAS: Final = 1_000_000
 
 

@@ -7,24 +7,20 @@ from enum import IntEnum
 from pytoniq_core import Cell, begin_cell
 
 from attestation.report_data import Binding
+from wrappers.ops import Op as CommonOp
 
 
 class Op(IntEnum):
     """crc32 of the row, top bit cleared."""
 
-    ATTEST = 0x100C8A8D
+    ATTEST = 0x4F9F4064
+    SYNC = 0x451F6CEB
     APPRAISE = 0x55D6F83D
     APPRAISAL = 0x73ACE5BA
     SET_AUTHORITY = 0x71A68E1A
     UPDATE_CRL = 0x4D1B1567
     UPDATE_TCB = 0x724B8A4B
     UPDATE_QE = 0x4F1A012A
-    RELEASE_PLATFORM = 0x7CB22A6E
-    POLICY_SET = 0x6013AEFB
-    POLICY_ALLOW = 0x447B50D0
-    POLICY_REVOKE = 0x6F7F56EB
-    POLICY_DENY = 0x6BDEF3D3
-    POLICY_FREE = 0x64D54708
 
 
 class Authority(IntEnum):
@@ -39,10 +35,20 @@ ROOT = 2
 """`issuer` of update_crl."""
 
 
-def attest(binding: Binding, authority: Authority, td: Cell, qe: Cell, pck: Cell) -> Cell:
+def attest(
+    binding: Binding, authority: Authority, td: Cell, qe: Cell, pck: Cell, *, consent: bytes | None = None
+) -> Cell:
+    """`consent`: the node's release key over `signed.KeyConsent`, which a node asks for when the key is new to it."""
     body = begin_cell().store_uint(Op.ATTEST, 32).store_bytes(binding.node).store_uint(binding.node_epoch, 64)
     body.store_bytes(binding.signing_key).store_bytes(binding.gpu_evidence_hash).store_uint(binding.block_seqno, 32)
+    body.store_maybe_ref(None if consent is None else begin_cell().store_bytes(consent).end_cell())
     return body.store_uint(authority, 8).store_ref(td).store_ref(qe).store_ref(pck).end_cell()
+
+
+def sync(node: bytes, measurement: bytes, platform: bytes, program: Cell) -> Cell:
+    """Tells `node` what holds today for its image and platform. `program`: the node's rare program."""
+    body = begin_cell().store_uint(Op.SYNC, 32).store_bytes(node).store_bytes(measurement).store_bytes(platform)
+    return body.store_ref(program).end_cell()
 
 
 def appraise(authority: Authority, td: Cell, qe: Cell, pck: Cell) -> Cell:
@@ -66,25 +72,10 @@ def update_tcb(head: Cell, modules: Cell, levels: Cell, signature: Cell) -> Cell
 
 
 def release_platform(platform: bytes) -> Cell:
-    return begin_cell().store_uint(Op.RELEASE_PLATFORM, 32).store_bytes(platform).end_cell()
+    """From the platform's node."""
+    return begin_cell().store_uint(CommonOp.RELEASE_PLATFORM, 32).store_bytes(platform).end_cell()
 
 
-def policy_set(policy: Cell) -> Cell:
-    return begin_cell().store_uint(Op.POLICY_SET, 32).store_ref(policy).end_cell()
-
-
-def policy_allow(measurement: bytes, image: Cell) -> Cell:
-    body = begin_cell().store_uint(Op.POLICY_ALLOW, 32).store_bytes(measurement)
-    return body.store_cell(image).end_cell()
-
-
-def policy_revoke(measurement: bytes) -> Cell:
-    return begin_cell().store_uint(Op.POLICY_REVOKE, 32).store_bytes(measurement).end_cell()
-
-
-def policy_deny(platform: bytes) -> Cell:
-    return begin_cell().store_uint(Op.POLICY_DENY, 32).store_bytes(platform).end_cell()
-
-
-def policy_free(platform: bytes) -> Cell:
-    return begin_cell().store_uint(Op.POLICY_FREE, 32).store_bytes(platform).end_cell()
+def governed(governor: bytes, action: Cell) -> Cell:
+    """From the registry. The excess goes to `governor`; actions: wrappers.actions."""
+    return begin_cell().store_uint(CommonOp.GOVERNED, 32).store_bytes(governor).store_ref(action).end_cell()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import IntEnum, IntFlag
 from hashlib import sha256
 from typing import TypeVar
 
@@ -47,16 +48,35 @@ class ChainPolicy:
         return cell.end_cell()
 
 
+class ImageStatus(IntEnum):
+    ALLOWED = 0
+    RETIRED = 1
+    """No new attestation; its keys keep their claim window."""
+    COMPROMISED = 2
+    """Nothing that only its keys say is believed."""
+
+
+class Standing(IntFlag):
+    """What `sync` tells a node of its image and platform."""
+
+    IMAGE_RETIRED = 1
+    IMAGE_COMPROMISED = 2
+    PLATFORM_DENIED = 4
+    PLATFORM_OUTDATED = 8
+    """TCB or PCK certificate would not pass today, or the platform serves another node."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChainImage:
-    """One image that may run. Tier 1: CPU; 2: it verifies its GPU's evidence before it asks for a quote."""
+    """One image that may run, or could once. Tier 1: CPU; 2: it verifies its GPU before it asks for a quote."""
 
     tier: int = 1
     launch: bytes = NO_LAUNCH
     """SHA-256 of MRCONFIGID, MROWNER, MROWNERCONFIG (144 bytes)."""
+    status: ImageStatus = ImageStatus.ALLOWED
 
     def to_cell(self) -> Cell:
-        return begin_cell().store_uint(self.tier, 8).store_bytes(self.launch).end_cell()
+        return begin_cell().store_uint(self.tier, 8).store_bytes(self.launch).store_uint(self.status, 8).end_cell()
 
 
 def genesis_state(
@@ -93,12 +113,30 @@ class StatementState:
 
 
 @dataclass(frozen=True, slots=True)
+class TcbFacts:
+    """What a platform's last quote showed; `sync` judges it again. SVNs as in quote and certificate. TL-B: TcbFacts."""
+
+    authority: int
+    serial: int
+    pce_id: int
+    fmspc: bytes
+    sgx_svns: bytes
+    pce_svn: int
+    qe_svn: int
+    tdx_svns: bytes
+    running_svns: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class PlatformState:
     denied: bool
     node: bytes | None
     """The node that the platform serves."""
     since: int
     """A quote must bind a masterchain block with a higher seqno."""
+    verdicts: int = 0
+    """Sent since the node claimed the platform, less those that came back; 3 means three or more."""
+    facts: TcbFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +156,8 @@ class VerifierState:
     tcb: Mapping[bytes, StatementState]
     """By FMSPC (6 bytes)."""
     qe: StatementState
+    barred: frozenset[bytes] = frozenset()
+    """FMSPCs that the governor dropped."""
 
     @classmethod
     def from_cell(cls, cell: Cell) -> VerifierState:
@@ -134,8 +174,8 @@ def _state(cell: Cell) -> VerifierState:
     root = cell.begin_parse()
     registry, network_id, simulated = root.load_bytes(32), root.load_bytes(32), bool(root.load_bit())
     platforms = _dictionary(root.load_maybe_ref(), 256, _platform)
-    images = _dictionary(root.load_maybe_ref(), 256, lambda s: ChainImage(s.load_uint(8), s.load_bytes(32)))
-    policy, collateral = _policy(root.load_ref()), root.load_ref().begin_parse()
+    images = _dictionary(root.load_maybe_ref(), 256, _image)
+    policy_cell, collateral = root.load_ref(), root.load_ref().begin_parse()
     if root.remaining_bits or root.remaining_refs:
         raise CellError("not the verifier's state: something follows it")
     collateral.load_uint(32)
@@ -150,13 +190,14 @@ def _state(cell: Cell) -> VerifierState:
         simulated=simulated,
         platforms=platforms,
         images=images,
-        policy=policy,
+        policy=_policy(policy_cell),
         root=root_authority,
         platform_authority=platform,
         processor_authority=processor,
         signer=signer,
         tcb=tcb,
         qe=qe,
+        barred=_barred(policy_cell),
     )
 
 
@@ -167,9 +208,35 @@ def _dictionary(cell: Cell | None, bits: int, read: Callable[[Slice], _Value]) -
     return {key.to_bytes(bits // 8, "big"): value for key, value in found.items()}
 
 
+def _image(slice_: Slice) -> ChainImage:
+    return ChainImage(slice_.load_uint(8), slice_.load_bytes(32), ImageStatus(slice_.load_uint(8)))
+
+
 def _platform(slice_: Slice) -> PlatformState:
     denied, node = bool(slice_.load_bit()), slice_.load_bytes(32)
-    return PlatformState(denied, node if any(node) else None, slice_.load_uint(32))
+    since, verdicts, facts = slice_.load_uint(32), slice_.load_uint(2), slice_.load_maybe_ref()
+    known = None if facts is None else _facts(facts.begin_parse())
+    return PlatformState(denied, node if any(node) else None, since, verdicts, known)
+
+
+def _facts(slice_: Slice) -> TcbFacts:
+    return TcbFacts(
+        slice_.load_uint(8),
+        slice_.load_uint(168),
+        slice_.load_uint(16),
+        slice_.load_bytes(6),
+        slice_.load_bytes(16),
+        slice_.load_uint(16),
+        slice_.load_uint(16),
+        slice_.load_bytes(16),
+        slice_.load_bytes(16) if slice_.remaining_bits else None,
+    )
+
+
+def _barred(policy: Cell) -> frozenset[bytes]:
+    slice_ = policy.begin_parse()
+    slice_.skip_bits(360)
+    return frozenset(_dictionary(slice_.load_maybe_ref(), 48, lambda _value: None))
 
 
 def _authority(cell: Cell) -> AuthorityState:

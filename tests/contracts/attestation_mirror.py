@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography import x509
+from pytoniq_core import Cell, begin_cell
 
 from attestation import hardware
 from attestation.collateral import Collateral
@@ -25,11 +26,19 @@ from attestation.simulated.tee import Registers, SimulatedTee
 from attestation.trust_roots import root
 from attestation.witness import QuoteParts, attest_message
 from devnet.ledger import Ledger
-from scripts.attest_stage import Outcome, Stage
+from scripts.attest_stage import TON, Outcome, Stage
 
 ROOT_KEY = public_key(root(Kind.SIMULATED).der)
 INTEL_KEY = public_key(root(Kind.TDX).der)
-NODE = b"\x33" * 32
+# Stands for nodes that take every verdict (SETCP0 and nothing else) or none (THROW 42); any other account is none.
+_TAKES, _REFUSES = (
+    begin_cell().store_uint(0b00110, 5).store_ref(program).store_ref(Cell.empty()).end_cell()
+    for program in (
+        begin_cell().store_uint(0xFF00, 16).end_cell(),
+        begin_cell().store_uint(0xFF00F22A, 32).end_cell(),
+    )
+)
+NODE, REFUSING_NODE = bytes(_TAKES.hash), bytes(_REFUSES.hash)
 KEY = b"\x44" * 32
 EPOCH = 77
 
@@ -109,6 +118,10 @@ class Mirror:
         images = {Registers.of_image().measurement: ChainImage()} if self.images is None else self.images
         self.stage = Stage(self.ledger, ROOT_KEY, self.policy, images)
         assert not self.stage.deploy().failed
+        for init in (_TAKES, _REFUSES):
+            self.ledger.send_internal(
+                source=self.stage.registry, destination=bytes(init.hash), value_nano=TON, state_init=init
+            )
 
     def load(self, collateral: Collateral | None = None) -> dict[str, Outcome]:
         return self.stage.load(collateral or simulated.mint(self.ledger.now))
@@ -146,4 +159,16 @@ def judged_off_chain(quote: bytes, collateral: Collateral, kind: Kind, now: int)
     return found.tcb_status if now < found.expires_at else "rejected: ended"
 
 
-__all__ = ["INTEL_KEY", "ROOT_KEY", "Findings", "Mirror", "judged_off_chain", "lists", "moment", "statement", "tee"]
+__all__ = [
+    "INTEL_KEY",
+    "NODE",
+    "REFUSING_NODE",
+    "ROOT_KEY",
+    "Findings",
+    "Mirror",
+    "judged_off_chain",
+    "lists",
+    "moment",
+    "statement",
+    "tee",
+]

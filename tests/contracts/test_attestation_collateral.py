@@ -388,7 +388,9 @@ def test_state_reads_back_and_names_what_the_chain_lacks() -> None:
     lacking = {name for name, _ in needed_messages(collateral, ROOT_KEY, state, later)}
     assert lacking == {"update_crl root", "update_crl PCK CA", "update_tcb", "update_qe"}
     assert mirror.attest().exit_code == 0
-    assert state_of(mirror).platforms[tee().platform_id] == PlatformState(False, NODE, 0)
+    found = state_of(mirror).platforms[tee().platform_id]
+    assert found == PlatformState(False, NODE, 0, 1, found.facts) and found.facts is not None
+    assert (found.facts.fmspc, found.facts.serial) == (simulated.FMSPC, tee().platform.pck.certificate.serial_number)
 
 
 def test_a_contract_before_its_genesis_has_no_state() -> None:

@@ -42,11 +42,14 @@ def crowded(mirror: Mirror, platforms: int, images: int) -> None:
     assert data is not None
     state = data.begin_parse()
     head = state.load_bits(513)
-    many = HashMap(256, value_serializer=lambda node, b: b.store_bit(0).store_bytes(node).store_uint(0, 32))
+    facts = begin_cell().store_uint(0, 657).end_cell()
+    many = HashMap(
+        256, value_serializer=lambda node, b: b.store_bit(0).store_bytes(node).store_uint(0, 34).store_maybe_ref(facts)
+    )
     for _ in range(platforms):
         many.set_int_key(rng.getrandbits(256), rng.randbytes(32))
     state.load_maybe_ref()
-    allowed = HashMap(256, value_serializer=lambda launch, b: b.store_uint(1, 8).store_bytes(launch))
+    allowed = HashMap(256, value_serializer=lambda launch, b: b.store_uint(1, 8).store_bytes(launch).store_uint(0, 8))
     for _ in range(images):
         allowed.set_int_key(rng.getrandbits(256), rng.randbytes(32))
     allowed.set_int_key(int.from_bytes(tee().registers.measurement, "big"), NO_LAUNCH)
@@ -87,14 +90,18 @@ def test_attestation_stays_within_its_targets() -> None:
     mirror = Mirror()
     for name, outcome in mirror.load().items():
         assert outcome.accepted and outcome.all_in_nano <= COLLATERAL_BORDER_NANO, name
-    first = mirror.attest()
-    mirror.ledger.now += 100
-    renewal = mirror.attest()
-    for outcome in (first, renewal):
+    costs = []
+    for _ in range(5):
+        outcome = mirror.attest()
         assert outcome.exit_code == 0
         assert outcome.gas <= 100_000
         assert outcome.all_in_nano <= MEASURED_BORDER_NANO
-    assert renewal.all_in_nano <= first.all_in_nano
+        costs.append(outcome.all_in_nano)
+        mirror.ledger.now += 100
+    # The second and third still count the verdicts since the claim; from then on the entry stays as it is.
+    first, second, third, *renewals = costs
+    assert max(second, third) <= first + 1_000_000
+    assert max(renewals) <= first
 
 
 def test_collateral_stays_within_its_target_with_intels_real_lists() -> None:
@@ -126,6 +133,6 @@ def cells(body: Cell) -> int:
 def test_messages_and_code_do_not_grow_unnoticed() -> None:
     parts = QuoteParts.of(tee().quote(bytes(64)))
     assert cells(appraise(parts.authority, *parts.cells())) <= 28
-    assert size_of(code(Contract.ATTESTATION))[0] <= 150
+    assert size_of(code(Contract.ATTESTATION))[0] <= 175
     for name, body in collateral_messages(simulated.mint(NOW), pki.raw_public_key(pki.root().key)):
         assert cells(body) <= 40, name

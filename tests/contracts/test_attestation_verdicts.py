@@ -7,26 +7,19 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from attestation_mirror import EPOCH, KEY, NODE, ROOT_KEY, Mirror, tee
+from attestation_mirror import EPOCH, KEY, NODE, REFUSING_NODE, ROOT_KEY, Mirror, tee
 from pytoniq_core import Cell, begin_cell
 
 from attestation.onchain import fees
 from attestation.onchain.errors import VerifierError as Error
-from attestation.onchain.messages import (
-    appraise,
-    policy_allow,
-    policy_deny,
-    policy_free,
-    policy_revoke,
-    policy_set,
-    release_platform,
-)
-from attestation.onchain.state import ChainImage, ChainPolicy
+from attestation.onchain.messages import appraise, governed, release_platform
+from attestation.onchain.state import NO_LAUNCH, ChainImage, ChainPolicy
 from attestation.simulated import collateral as simulated
 from attestation.simulated.tee import Registers
 from attestation.witness import QuoteParts, attest_message
 from devnet.ledger import Ledger, Snapshot
 from scripts.attest_stage import TON, Outcome, Stage
+from wrappers.actions import allow_image, deny_platform, free_platform, revoke_image, set_policy
 from wrappers.errors import ContractError
 from wrappers.fees import Prices
 from wrappers.ops import Op
@@ -51,9 +44,11 @@ def verdict(outcome: Outcome) -> dict[str, Any]:
     message = next(m for m in outcome.trace.of(outcome.trace.transactions[1].account)[0].out_msgs)
     body = message.body.begin_parse()
     assert body.load_uint(32) == Op.VERDICT
+    prefix, seqno = body.load_bytes(24), body.load_uint(32)
     inner = body.load_ref().begin_parse()
     identity = inner.load_ref().begin_parse()
-    return {
+    consent = body.load_maybe_ref()
+    found = {
         "node": message.destination,
         "epoch": inner.load_uint(64),
         "key": inner.load_bytes(32),
@@ -63,6 +58,8 @@ def verdict(outcome: Outcome) -> dict[str, Any]:
         "measurement": identity.load_bytes(32),
         "platform": identity.load_bytes(32),
     }
+    assert (prefix, seqno) == (found["platform"][:24], found["block_seqno"])
+    return found if consent is None else {**found, "consent": consent.begin_parse().load_bytes(64)}
 
 
 def refused(outcome: Outcome, error: Error | ContractError) -> None:
@@ -138,7 +135,7 @@ def test_g12_launch_registers_are_pinned(mirror: Mirror, name: str) -> None:
     registers = changed_registers(**{name: b"\x01" * 48})
     refused(mirror.attest(tee(registers=registers)), Error.WRONG_LAUNCH)
     launch = sha256(registers.mr_config_id + registers.mr_owner + registers.mr_owner_config).digest()
-    allowed = policy_allow(registers.measurement, ChainImage(1, launch).to_cell())
+    allowed = allow_image(registers.measurement, 1, launch)
     assert mirror.stage.govern(allowed).accepted
     assert verdict(mirror.attest(tee(registers=registers)))
     refused(mirror.attest(), Error.WRONG_LAUNCH)
@@ -147,15 +144,15 @@ def test_g12_launch_registers_are_pinned(mirror: Mirror, name: str) -> None:
 def test_g12_measurement_must_be_allowed_and_revocation_is_immediate(mirror: Mirror) -> None:
     other = Registers.of_image("other")
     refused(mirror.attest(tee(registers=other)), Error.UNKNOWN_IMAGE)
-    assert mirror.stage.govern(policy_allow(other.measurement, ChainImage().to_cell())).accepted
+    assert mirror.stage.govern(allow_image(other.measurement, 1, NO_LAUNCH)).accepted
     assert verdict(mirror.attest(tee(registers=other)))
-    assert mirror.stage.govern(policy_revoke(other.measurement)).accepted
-    refused(mirror.attest(tee(registers=other)), Error.UNKNOWN_IMAGE)
-    refused(mirror.stage.govern(policy_revoke(other.measurement)), Error.UNKNOWN_IMAGE)
+    assert mirror.stage.govern(revoke_image(other.measurement, compromised=False)).accepted
+    refused(mirror.attest(tee(registers=other)), Error.REVOKED_IMAGE)
+    refused(mirror.stage.govern(revoke_image(bytes(32), compromised=True)), Error.UNKNOWN_IMAGE)
 
 
 def test_one_live_node_per_platform_until_it_is_released(mirror: Mirror) -> None:
-    machine, other = tee(), b"\x35" * 32
+    machine, other = tee(), REFUSING_NODE
     assert verdict(mirror.attest(machine))
     refused(mirror.attest(machine, mirror.binding(node=other)), Error.PLATFORM_TAKEN)
     old = mirror.binding(node=other)
@@ -173,24 +170,25 @@ def test_one_live_node_per_platform_until_it_is_released(mirror: Mirror) -> None
 
 def test_denied_platform_is_refused_at_once_until_freed(mirror: Mirror) -> None:
     machine = tee()
-    assert mirror.stage.govern(policy_deny(machine.platform_id)).accepted
+    assert mirror.stage.govern(deny_platform(machine.platform_id)).accepted
     refused(mirror.attest(machine), Error.DENIED)
-    assert mirror.stage.govern(policy_free(machine.platform_id)).accepted
+    assert mirror.stage.govern(free_platform(machine.platform_id)).accepted
     refused(mirror.attest(machine), Error.OLD_BLOCK)
     mirror.ledger.now += 100
     assert verdict(mirror.attest(machine))
-    refused(mirror.stage.govern(policy_free(bytes(32))), Error.UNKNOWN_PLATFORM)
+    refused(mirror.stage.govern(free_platform(bytes(32))), Error.UNKNOWN_PLATFORM)
 
 
 def test_g10_policy_is_the_registrys_alone(mirror: Mirror) -> None:
     for body in (
-        policy_set(ChainPolicy().to_cell()),
-        policy_allow(bytes(32), ChainImage().to_cell()),
-        policy_revoke(bytes(32)),
-        policy_deny(bytes(32)),
-        policy_free(bytes(32)),
+        set_policy(ChainPolicy().to_cell()),
+        allow_image(bytes(32), 1, NO_LAUNCH),
+        revoke_image(bytes(32), compromised=True),
+        deny_platform(bytes(32)),
+        free_platform(bytes(32)),
     ):
-        refused(mirror.stage.tell(body), ContractError.NOT_ALLOWED)
+        refused(mirror.stage.tell(governed(mirror.stage.wallet.account, body)), ContractError.NOT_ALLOWED)
+        assert mirror.stage.tell(body).exit_code != 0
 
 
 @pytest.mark.parametrize(
@@ -205,22 +203,22 @@ def test_g10_policy_is_the_registrys_alone(mirror: Mirror) -> None:
     ],
 )
 def test_g20_policy_outside_the_bounds_in_code_is_refused(mirror: Mirror, policy: ChainPolicy) -> None:
-    refused(mirror.stage.govern(policy_set(policy.to_cell())), Error.BAD_POLICY)
+    refused(mirror.stage.govern(set_policy(policy.to_cell())), Error.BAD_POLICY)
 
 
 def test_g12_no_policy_accepts_revoked(mirror: Mirror) -> None:
     cell = ChainPolicy(accepted_statuses=frozenset({"Revoked"})).to_cell()
-    refused(mirror.stage.govern(policy_set(cell)), Error.BAD_POLICY)
+    refused(mirror.stage.govern(set_policy(cell)), Error.BAD_POLICY)
 
 
 def test_raised_floor_ends_older_collateral_at_once(mirror: Mirror) -> None:
-    assert mirror.stage.govern(policy_set(ChainPolicy(floor=simulated.EVALUATION_NUMBER + 1).to_cell())).accepted
+    assert mirror.stage.govern(set_policy(ChainPolicy(floor=simulated.EVALUATION_NUMBER + 1).to_cell())).accepted
     refused(mirror.attest(), Error.WRONG_NUMBER)
 
 
 def test_xfam_outside_the_policy_is_refused(mirror: Mirror) -> None:
     policy = ChainPolicy(xfam_allowed=0x0300000000000000)
-    assert mirror.stage.govern(policy_set(policy.to_cell())).accepted
+    assert mirror.stage.govern(set_policy(policy.to_cell())).accepted
     refused(mirror.attest(), Error.WRONG_ATTRIBUTES)
 
 

@@ -93,3 +93,31 @@ def test_the_registry_does_not_grow_unnoticed() -> None:
 
 def test_sources_are_all_in_the_contracts_folder() -> None:
     assert CONTRACTS == ROOT / "contracts"
+
+
+def flattened(path: Path, seen: set[Path]) -> list[str]:
+    """Lines of a program in the order in which the compiler reads them, without comments."""
+    if path.resolve() in seen:
+        return []
+    seen.add(path.resolve())
+    lines: list[str] = []
+    for line in path.read_text().splitlines():
+        if include := re.match(r'#include "(.+)";', line):
+            lines += flattened(path.parent / include[1], seen)
+        else:
+            lines.append(line.split(";;")[0])
+    return lines
+
+
+@pytest.mark.parametrize("path", [p for p in CONTRACTS.rglob("*.fc") if "recv_internal" in p.read_text()], ids=str)
+def test_every_function_is_defined_before_its_use(path: Path) -> None:
+    """The compiler takes a function that it does not know yet for one without effects, and drops calls whose result
+    nobody reads: a check that is defined too late would never run."""
+    text = "\n".join(flattened(path, set()))
+    defined: dict[str, int] = {}
+    for m in re.finditer(r"^[^\s#].*?[ ~](\w+\??)\([^;{]*\)[^;{]*(?:\{| asm)", text, re.M):
+        defined.setdefault(m[1], m.start())
+    assert "recv_internal" in defined
+    for name, at in defined.items():
+        first = re.search(rf"(?<![\w:?]){re.escape(name)}\(", text)
+        assert first is not None and first.start() >= at, name

@@ -169,7 +169,7 @@ def test_g10_a_verdict_for_no_key_is_refused(world: World, pair: Pair) -> None:
 
 
 def verdict_trace(world: World, pair: Pair, verdict: Cell) -> Trace:
-    body = begin_cell().store_uint(Op.VERDICT, 32).store_ref(verdict).end_cell()
+    body = begin_cell().store_uint(Op.VERDICT, 32).store_uint(0, 224).store_ref(verdict).store_bit(0).end_cell()
     return world.tell(world.attestation, pair.node, TON, body)
 
 

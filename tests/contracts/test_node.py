@@ -386,8 +386,7 @@ def test_g4_a_node_opened_again_at_its_address_is_another_node(world: World, pai
     assert account == pair.node and not trace.failed
     assert world.node(account).epoch > old.epoch and world.node(account).node_id != old.node_id
     verdict = replace(world.verdict(account), epoch=old.epoch)
-    body = begin_cell().store_uint(Op.VERDICT, 32).store_ref(verdict.to_cell()).end_cell()
-    trace = world.tell(world.attestation, account, TON, body)
+    trace = world.tell(world.attestation, account, TON, node.verdict(verdict))
     assert code_of(trace) == ContractError.WRONG_EPOCH
 
 
