@@ -158,9 +158,12 @@ def _verify(
 
 
 def _gpus(evidence: Evidence, collateral: GpuCollateral, policy: Policy, now: int) -> GpuVerdict | None:
-    """None where there is no GPU evidence, or the policy does not ask for its verification."""
+    """None where there is no GPU evidence, or the policy does not ask for its verification.
+
+    Evidence that is withheld while its hash is bound is refused with the other binding faults.
+    """
     binding = evidence.binding
-    if policy.gpu is None or (not evidence.gpu_evidence and binding.gpu_evidence_hash == NO_GPU):
+    if policy.gpu is None or not evidence.gpu_evidence:
         return None
     nonce = envelope.nonce(binding.signing_key, binding.block_root_hash)
     return verify_gpu(evidence.gpu_evidence, collateral, policy.gpu, now, nonce)

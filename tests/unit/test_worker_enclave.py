@@ -221,10 +221,10 @@ class House:
     async def start(self, engine: ScriptedEngine, **config) -> "House":
         self.engine = engine
         prices = Prices(1 << 20, 1 << 19, 3 << 20, 4 << 20, 5)
+        guard = config.pop("guard", None)
         self.config = EnclaveConfig(-7001, prices, Kind.SIMULATED, **config)
-        self.loaded = Loaded(
-            self.config, Keys(self.config.sealing_seconds), engine, await engine.start(), Simulated(b"test platform")
-        )
+        keys, quotes = Keys(self.config.sealing_seconds), Simulated(b"test platform")
+        self.loaded = Loaded(self.config, keys, engine, await engine.start(), quotes, guard)
         left, right = socket.socketpair()
         self.enclave_link = Link(*await asyncio.open_connection(sock=left), FROM_AGENT)
         self.agent = Agent(Link(*await asyncio.open_connection(sock=right), FROM_ENCLAVE))

@@ -15,6 +15,7 @@ from pathlib import Path
 from attestation.collateral import Collateral
 from attestation.evidence import Evidence
 from attestation.fetch import CollateralUnavailable
+from attestation.gpu.collateral import GpuCollateral
 from attestation.source import CollateralSource
 from attestation.strict import Malformed
 from attestation.verifier import NotAttested, Verifier, block_to_bind
@@ -42,6 +43,8 @@ class Attesting:
     wallet: Wallet | None
     collateral_file: Path | None
     source: CollateralSource | None = None
+    gpu_manifests: Path | None = None
+    """Needed where the evidence holds GPUs'."""
 
     async def attest(self, enclave: Enclave) -> tuple[bytes, int]:
         """(JSON of evidence and collateral as offers carry it, attested_until), once the chain shows the key.
@@ -66,13 +69,15 @@ class Attesting:
             timeout_seconds=NEXT_BLOCK_SECONDS,
         )
         evidence = Evidence.from_json(await enclave.attest(seqno, root_hash))
+        document = {"evidence": json.loads(evidence.to_json()), "collateral": json.loads(collateral.to_json())}
+        if evidence.gpu_evidence:
+            document["gpu_collateral"] = json.loads(await asyncio.to_thread(self._gpu_collateral))
         await verifier.attest(self.wallet, evidence.quote, evidence.binding)
         attested_until = await until(
             lambda: self._shown(enclave.key, seqno),
             what="the node to show its new key",
             timeout_seconds=SHOWN_SECONDS,
         )
-        document = {"evidence": json.loads(evidence.to_json()), "collateral": json.loads(collateral.to_json())}
         return json.dumps(document).encode(), attested_until
 
     async def term(self, attested_until: int) -> None:
@@ -124,6 +129,14 @@ class Attesting:
         if not isinstance(found, Collateral):
             raise NotAttested("the chain cannot verify SEV-SNP evidence by itself; serve from a TDX guest")
         return found
+
+    def _gpu_collateral(self) -> str:
+        if self.gpu_manifests is None:
+            raise NotAttested("gpu_manifests is not configured; name the folder that the enclave's [gpu] table names")
+        try:
+            return GpuCollateral.from_folder(self.gpu_manifests).to_json()
+        except Malformed as error:
+            raise NotAttested(f"gpu_manifests is of no use: {error}") from error
 
 
 def _wrong_root(simulated: bool) -> str:

@@ -41,6 +41,9 @@ class AgentConfig:
     """Attestation collateral for real quotes (JSON in dcap-qvl's form, or AMD's), renewed by the operator."""
     collateral_url: str | None = None
     """Instead of the file: base of a PCCS or of Intel's service (API v4), with SEV-SNP of AMD's. Kept in data_dir."""
+    gpu_manifests: Path | None = None
+    """Folder of NVIDIA's manifests and revocation data, shown to verifiers beside GPU evidence; the same files as the
+    enclave's `[gpu]` manifests."""
     max_in_flight: int = 32
     """Requests at once, over all relayers."""
     min_close_timer_seconds: int = 3600
@@ -148,6 +151,7 @@ _PARSERS: dict[str, Callable[[Any, Path], Any]] = {
     "relayers": _relayers,
     "collateral_file": _path,
     "collateral_url": _text,
+    "gpu_manifests": _path,
     "max_in_flight": _whole,
     "min_close_timer_seconds": _whole,
     "claim_amount_nano": _whole,

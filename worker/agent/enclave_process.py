@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_INTERVAL_SECONDS = 0.05
 ORDER_SECONDS = 30.0
+ATTEST_SECONDS = 180.0
+"""Each of up to sixteen GPUs signs a report of its own first, one after the other."""
 MAX_QUOTED_CHARACTERS = 1000
 _PR_SET_PDEATHSIG = 1
 
@@ -102,7 +104,7 @@ class Enclave:
             self._evidence = asyncio.get_running_loop().create_future()
             self._link.post(Attest(block_seqno, block_root_hash))
             try:
-                async with asyncio.timeout(ORDER_SECONDS):
+                async with asyncio.timeout(ATTEST_SECONDS):
                     return await self._evidence
             finally:
                 self._evidence = None
@@ -173,6 +175,10 @@ class Enclave:
                 raise LinkError(f"{type(message).__name__} is out of place")
 
     def _failed(self, message: Failed) -> None:
+        if message.what == "gpu":
+            # It refuses every request from here on, and ends by itself: a new one is started as after any death.
+            log.error("the enclave stops serving: %s. %s", message.cause, message.cure)
+            return
         waiting: asyncio.Future[Any] | None = (
             self._evidence if message.what == "attest" else self._claims.get(message.order)
         )

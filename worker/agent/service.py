@@ -69,7 +69,7 @@ class Service:
         self.releases = Releases(self.journal, self.view, self.desk, release_key, self._claim_soon)
         url = config.collateral_url
         source = CollateralSource(url, config.data_dir / "collateral") if url else None
-        self.attesting = Attesting(self.view, wallet, config.collateral_file, source)
+        self.attesting = Attesting(self.view, wallet, config.collateral_file, source, config.gpu_manifests)
         self.enclave: Enclave | None = None
         self.ready = asyncio.Event()
         """Set while the chain shows the running enclave's key."""

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from worker.enclave.config import ConfigError, load
+from worker.enclave.gpu import GpuFailed
 from worker.enclave.server import run_until_stopped
 from worker.engine.api import EngineError
 from worker.link import LinkError
@@ -25,7 +26,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
         asyncio.run(run_until_stopped(options.socket, load(options.config)))
-    except (ConfigError, EngineError, LinkError, OSError) as error:
+    except (ConfigError, EngineError, GpuFailed, LinkError, OSError) as error:
         logging.getLogger("worker.enclave").error("%s", error or f"no agent came ({type(error).__name__})")
         return 1
     return 0

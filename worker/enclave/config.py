@@ -1,6 +1,7 @@
 """The enclave's configuration: part of what is measured, since it decides where plaintext goes and what clients pay.
 
-TOML; every key is a field below, `[engine]` is read by worker.engine. Nothing in it is secret.
+TOML; every key is a field below, `[engine]` is read by worker.engine, `[gpu]` by attestation.gpu.policy but for
+`manifests`. Nothing in it is secret.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from attestation.evidence import Kind
+from attestation.gpu import policy as gpu_policy
+from attestation.gpu.policy import GpuPolicy
+from attestation.strict import Malformed
 
 MAX_SEALING_SECONDS = 24 * 3600
 MAINNET_GLOBAL_ID = -239
@@ -33,6 +37,16 @@ class Prices:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuConfig:
+    """`[gpu]`: this machine's GPUs must verify. Without the table none is verified, and tier gpu cannot be had."""
+
+    manifests: Path
+    """Absolute folder of NVIDIA's manifests (`<id>.swidtag`), CRLs (`*.crl`) and OCSP responses (`*.ocsp`). What is in
+    it is signed by NVIDIA, so its content need not be measured; which versions are too old is in the policy."""
+    policy: GpuPolicy
+
+
+@dataclass(frozen=True, slots=True)
 class EnclaveConfig:
     global_id: int
     """Of the network: simulated evidence is refused on mainnet's (-239), whatever else is set."""
@@ -48,6 +62,7 @@ class EnclaveConfig:
     max_unacked: int = 64
     """Receipts that one client may leave unaccepted before it is asked to catch up."""
     engine: Mapping[str, Any] = field(default_factory=dict)
+    gpu: GpuConfig | None = None
 
     @property
     def simulated(self) -> bool:
@@ -68,7 +83,7 @@ def load(path: Path) -> EnclaveConfig:
 def parse(raw: Mapping[str, Any], *, where: str) -> EnclaveConfig:
     """Raises ConfigError on a missing, unknown or ill-typed key."""
     values = dict(raw)
-    prices, engine = values.pop("prices", None), values.pop("engine", {})
+    prices, engine, gpu = values.pop("prices", None), values.pop("engine", {}), values.pop("gpu", None)
     if not isinstance(prices, dict) or not isinstance(engine, dict):
         raise ConfigError(f"{where}: [prices] is missing, or [prices] or [engine] is not a table; see {__name__}")
     kind = values.pop("evidence", Kind.TDX.value)
@@ -79,9 +94,23 @@ def parse(raw: Mapping[str, Any], *, where: str) -> EnclaveConfig:
         prices=Prices(**_typed(Prices, prices, f"{where} [prices]")),
         evidence=Kind(kind),
         engine=engine,
+        gpu=_gpu(gpu, where) if gpu is not None else None,
     )
     _check(config, where)
     return config
+
+
+def _gpu(table: object, where: str) -> GpuConfig:
+    if not isinstance(table, dict) or not isinstance(table.get("manifests"), str):
+        raise ConfigError(f"{where}: [gpu] must be a table that names the folder `manifests`; see {__name__}")
+    rest = {name: value for name, value in table.items() if name != "manifests"}
+    folder = Path(table["manifests"])
+    if not folder.is_absolute():
+        raise ConfigError(f"{where} [gpu]: manifests must be an absolute path, not {table['manifests']!r}")
+    try:
+        return GpuConfig(folder, gpu_policy.from_document(rest, f"{where} [gpu]"))
+    except Malformed as error:
+        raise ConfigError(str(error)) from error
 
 
 def _typed(shape: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:

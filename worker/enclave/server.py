@@ -6,13 +6,18 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 from pathlib import Path
 
 from attestation.evidence import Kind
+from attestation.gpu.collateral import GpuCollateral
+from attestation.gpu.envelope import NONCE_BYTES
+from attestation.gpu.source import GpuSource, Nvml
 from attestation.provider import ConfigfsTsm, QuoteProvider, Simulated
 from worker.enclave.config import EnclaveConfig
+from worker.enclave.gpu import GpuGuard
 from worker.enclave.keys import Keys
 from worker.enclave.session import Loaded, Session
 from worker.engine.choose import engine_from_config
@@ -27,6 +32,13 @@ def quote_provider(config: EnclaveConfig) -> QuoteProvider:
     if config.evidence is Kind.SIMULATED:
         return Simulated(b"cocoon simulated platform: " + config.simulated_platform.encode())
     return ConfigfsTsm(kind=config.evidence)
+
+
+def gpu_guard(config: EnclaveConfig, source: GpuSource) -> GpuGuard | None:
+    gpu = config.gpu
+    if gpu is None:
+        return None
+    return GpuGuard(source, gpu.policy, lambda: GpuCollateral.from_folder(gpu.manifests))
 
 
 def listen(path: Path) -> socket.socket:
@@ -64,11 +76,14 @@ async def first_agent(listener: socket.socket) -> Link:
 
 
 async def serve(path: Path, config: EnclaveConfig) -> None:
-    """Serve the first agent that connects, until it leaves. Raises EngineError, LinkError, TimeoutError.
+    """Serve the first agent that connects, until it leaves. Raises EngineError, LinkError, TimeoutError, GpuFailed.
 
     There is no second connection: keys and accounts belong to one session, and an agent that was restarted has lost its
     place in it, so it starts a new enclave.
     """
+    guard = gpu_guard(config, Nvml())
+    if guard is not None:
+        await guard.check(secrets.token_bytes(NONCE_BYTES))
     engine = engine_from_config(config.engine, simulated=config.simulated)
     listener = listen(path)
     link: Link | None = None
@@ -76,7 +91,7 @@ async def serve(path: Path, config: EnclaveConfig) -> None:
         model = await engine.start()
         log.info("model %s is loaded, %s", model.name, "measured" if model.measured else "unmeasured")
         link = await first_agent(listener)
-        loaded = Loaded(config, Keys(config.sealing_seconds), engine, model, quote_provider(config))
+        loaded = Loaded(config, Keys(config.sealing_seconds), engine, model, quote_provider(config), guard)
         await Session(loaded, link).run()
     except LinkError as error:
         log.error("the agent broke the protocol: %s", error)

@@ -8,15 +8,14 @@ that clients or the chain refuse.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from attestation.evidence import Evidence
-from attestation.provider import QuoteProvider, QuoteUnavailable
-from attestation.report_data import NO_GPU, Binding
+from attestation.provider import QuoteProvider
 from protocol.errors import Code, WireError
 from protocol.frames import Refusal, error_frame
 from protocol.offer import AnnouncedKey
@@ -24,8 +23,10 @@ from protocol.opening import Opening
 from protocol.sealing import SealedRequest
 from protocol.stream import ResponseWriter
 from worker.enclave.answer import Answering, Refused, inner_receipt, plan
+from worker.enclave.attest import GPU_CURE, evidence_for
 from worker.enclave.books import Books, BooksError
 from worker.enclave.config import EnclaveConfig
+from worker.enclave.gpu import GpuFailed, GpuGuard
 from worker.enclave.keys import Keys
 from worker.enclave.opening import open_request
 from worker.enclave.wire import Outbox
@@ -34,7 +35,6 @@ from worker.link import (
     Attest,
     Cancel,
     ClaimSigned,
-    EvidenceReady,
     Failed,
     Introduce,
     Link,
@@ -54,6 +54,9 @@ from wrappers.signed import Terms, node_id
 
 log = logging.getLogger(__name__)
 
+LAST_ANSWERS_SECONDS = 30.0
+"""How long receipts of cut answers may take to reach the disk before the enclave ends."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -64,6 +67,8 @@ class Loaded:
     engine: Engine
     model: ModelInfo
     quotes: QuoteProvider
+    guard: GpuGuard | None = None
+    """None: this machine's configuration names no GPU to verify."""
 
     @property
     def terms(self) -> Terms:
@@ -90,10 +95,11 @@ class _Running:
     outbox: Outbox
     answering: Answering | None = None
     cancelled: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Session:
-    """Serves one link until it closes. The keys outlive no session: see `worker.enclave.server`."""
+    """Serves one link until it closes, or its GPUs fail. The keys outlive no session: see `worker.enclave.server`."""
 
     def __init__(self, loaded: Loaded, link: Link) -> None:
         self._have = loaded
@@ -105,15 +111,19 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until the agent is gone. Raises LinkError when it breaks the protocol."""
+        """Until the agent is gone. Raises LinkError when it breaks the protocol, GpuFailed when a GPU fails."""
         model = self._have.model
         offered = OfferedModel(model.name, model.context_tokens, to_boc(self._terms.to_cell()))
         ready = Ready(self._have.keys.public, self._have.config.simulated, model.measured, (offered,))
         try:
             await self._link.send(ready)
+            if self._have.guard is not None:
+                self._spawn(self._watch(self._have.guard))
             while True:
                 self._dispatch(await self._link.receive())
         except LinkClosed:
+            if self._gpu_fault() is not None:
+                raise GpuFailed(self._gpu_fault()) from None
             log.info("the agent is gone")
         finally:
             for task in self._tasks:
@@ -125,7 +135,7 @@ class Session:
             case Introduce():
                 self._introduce(message)
             case Attest():
-                self._spawn(self._attest(self._introduced(), message))
+                self._spawn(self._attest(self._introduced().facts, message))
             case Post():
                 if message.request_id in self._running:
                     raise LinkError("the agent posted a request twice while it runs")
@@ -186,29 +196,30 @@ class Session:
             # Not all of the wait at once: a machine that sleeps stops this clock and not the other.
             await asyncio.sleep(min(60.0, max(1.0, ring.next_turn() - time.time())))
 
-    async def _attest(self, node: _Node, order: Attest) -> None:
-        facts = node.facts
-        binding = Binding(
-            facts.network,
-            facts.node,
-            facts.node_epoch,
-            self._have.keys.public,
-            NO_GPU,
-            order.block_seqno,
-            order.block_root_hash,
-        )
-        quotes = self._have.quotes
-        try:
-            quote = await asyncio.to_thread(quotes.quote, binding.report_data())
-        except QuoteUnavailable as error:
-            await self._link.send(Failed("attest", 0, str(error), "Run the worker on a machine that can attest"))
-            return
-        await self._link.send(EvidenceReady(Evidence(quotes.kind, quote, binding).to_json().encode()))
+    async def _attest(self, facts: Introduce, order: Attest) -> None:
+        have = self._have
+        await self._link.send(await evidence_for(facts, order, have.keys.public, have.quotes, have.guard))
+
+    def _gpu_fault(self) -> str | None:
+        return self._have.guard.fault() if self._have.guard is not None else None
+
+    async def _watch(self, guard: GpuGuard) -> None:
+        """When a GPU fails: cut what runs, say so, and end once the receipts for it are stored."""
+        fault = await guard.watch()
+        for request_id in tuple(self._running):
+            self._cancel(request_id)
+        await self._link.send(Failed("gpu", 0, fault, GPU_CURE))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_ANSWERS_SECONDS):
+                while self._running:
+                    await next(iter(self._running.values())).ended.wait()
+        await self._link.close()
 
     # ---- requests
 
     def _over(self, request_id: bytes, running: _Running) -> None:
         """A repeat of the request is another one: it stays."""
+        running.ended.set()
         if self._running.get(request_id) is running:
             del self._running[request_id]
 
@@ -221,6 +232,11 @@ class Session:
 
     async def _serve(self, node: _Node, post: Post, running: _Running) -> None:
         try:
+            if self._gpu_fault() is not None:
+                # Before it is opened: no plaintext in a machine whose GPUs are not what they were attested to be.
+                error = WireError.of(Code.NODE_NOT_LIVE, "its GPUs do not verify any more")
+                await running.outbox.end(error_frame(error).to_bytes())
+                return
             try:
                 request, opening = open_request(self._have.keys, node.books, node.facts, post, int(time.time()))
             except Refused as refused:
