@@ -16,6 +16,7 @@ import aiohttp
 from rich.console import Console
 
 from app.home import Home, Ports
+from attestation.gpu.source import GpuSource, GpuUnavailable, Nvml
 from attestation.provider import ConfigfsTsm
 from chain.api import ChainError
 from chain.config import ConfigError, connect, load_network
@@ -98,10 +99,27 @@ def _tee() -> Iterator[Finding]:
 
 def _gpu() -> Iterator[Finding]:
     devices = sorted(Path("/dev").glob("nvidia[0-9]*"))
-    if devices:
-        yield Finding("GPU", Mark.OK, ", ".join(device.name for device in devices))
-    else:
+    if not devices:
         yield Finding("GPU", Mark.LACKS, "no NVIDIA device: models run on the CPU; on a GPU machine install its driver")
+        return
+    yield Finding("GPU", Mark.OK, ", ".join(device.name for device in devices))
+    yield from gpu_driver(Nvml())
+
+
+def gpu_driver(source: GpuSource) -> Iterator[Finding]:
+    """What the driver says about confidential computing. Its word only: evidence is verified by the enclave."""
+    try:
+        state = source.state()
+    except GpuUnavailable as error:
+        yield Finding("GPU driver", Mark.LACKS, str(error))
+        return
+    yield Finding("GPU driver", Mark.OK, f"{state.driver_version}, {state.gpus} reachable through NVML")
+    lacks = state.lacks()
+    for sentence in lacks:
+        yield Finding("GPU evidence", Mark.LACKS, sentence)
+    if not lacks:
+        waits = "" if state.accepting else "; it takes work once the enclave has verified the GPUs"
+        yield Finding("GPU evidence", Mark.OK, f"confidential-computing mode on, developer tools off{waits}")
 
 
 def _memory() -> Iterator[Finding]:

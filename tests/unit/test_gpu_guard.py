@@ -17,6 +17,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from app.doctor import Mark, gpu_driver
 from attestation.evidence import Evidence, gpu_evidence_hash
 from attestation.gpu.collateral import GpuCollateral
 from attestation.gpu.envelope import GpuEvidence, nonce
@@ -408,3 +409,28 @@ def test_g18_an_agent_without_manifests_says_what_to_configure(tmp_path: Path) -
     with pytest.raises(NotAttested, match="of no use"):
         shown(tmp_path / "none")
     assert json.loads(shown(tmp_path))["manifests"] == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({}, "developer tools off; it takes work once"),
+        ({"nvmlInit": raising(9, "Driver Not Loaded")}, "modprobe nvidia"),
+        (
+            {"nvmlSystemGetConfComputeState": lambda: SimpleNamespace(ccFeature=0, environment=0, devToolsMode=0)},
+            "--set-cc-mode=on --reset",
+        ),
+        (
+            {"nvmlSystemGetConfComputeState": lambda: SimpleNamespace(ccFeature=1, environment=2, devToolsMode=1)},
+            "developer-tools mode is on",
+        ),
+        (
+            {"nvmlSystemGetConfComputeState": lambda: SimpleNamespace(ccFeature=1, environment=1, devToolsMode=0)},
+            "production hardware",
+        ),
+    ],
+)
+def test_the_doctor_names_what_a_gpu_machine_lacks(changes: dict[str, Any], word: str) -> None:
+    findings = list(gpu_driver(Nvml(fake_nvml(**changes))))
+    assert any(word in one.text for one in findings)
+    assert all(one.mark is Mark.OK for one in findings) is (not changes)
