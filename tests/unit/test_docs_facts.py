@@ -43,9 +43,10 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 def test_the_examples_of_settings_are_taken(tmp_path: Path) -> None:
-    agent, enclave, relayer = (tomllib.loads(block) for block in blocks("operator.md", "toml"))
+    agent, enclave, gpu, relayer = (tomllib.loads(block) for block in blocks("operator.md", "toml"))
     assert worker.agent.config.parse(agent, where="agent.toml", base=tmp_path).relayers
     assert not worker.enclave.config.parse(enclave, where="enclave.toml").simulated
+    assert worker.enclave.config.parse({**enclave, **gpu}, where="enclave.toml").gpu
     assert engine_from_config(enclave["engine"], simulated=False)
     assert relayer_config.parse_config(relayer, {}, where="relayer.toml", base=tmp_path).worker_urls
     (policy,) = (tomllib.loads(block) for block in blocks("client.md", "toml"))
