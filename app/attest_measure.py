@@ -141,7 +141,7 @@ def tdx_document(image: tdx.Image, name: str, tier: int, log: bytes | None) -> d
             for register in tdx.REGISTERS
             for each in found.logs[register]
         ],
-        "policy_allow": {"measurement": found.measurement.hex(), "tier": tier, "launch": NO_LAUNCH.hex()},
+        "allow_image": {"measurement": found.measurement.hex(), "tier": tier, "launch": NO_LAUNCH.hex()},
         "client_policy": _client_policy(name, found.measurement, tier),
         "notes": list(NOTES),
     }

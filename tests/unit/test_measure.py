@@ -535,7 +535,7 @@ def test_the_command_prints_registers_components_and_policies(parts: dict[str, P
     assert {"register": "rtmr1", "name": "kernel", "digest": found.logs["rtmr1"][0].digest.hex()} in document[
         "components"
     ]
-    assert document["policy_allow"] == {"measurement": found.measurement.hex(), "tier": 1, "launch": document["launch"]}
+    assert document["allow_image"] == {"measurement": found.measurement.hex(), "tier": 1, "launch": document["launch"]}
 
 
 def test_the_policy_for_clients_is_one(parts: dict[str, Path]) -> None:
