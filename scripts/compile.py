@@ -28,6 +28,8 @@ SOURCES = {
 # Handlers that are seldom needed travel with the message that needs them (docs/adr/0022-rare-programs.md). The code
 # that stays knows its program by the hash in a generated file.
 RARE = {Contract.NODE: Contract.NODE_RARE, Contract.ESCROW: Contract.ESCROW_RARE}
+# The registry's children: what it sends is the program of their birth (docs/adr/0020-birth-programs.md).
+CHILDREN = (*RARE, Contract.JOB)
 
 
 # The compiler keeps global variables of earlier programs within a process and resolves #include against the working
@@ -76,7 +78,7 @@ def _procedures(text: str) -> dict[str, tuple[str, str]]:
 
 def with_entry(contract: Contract, text: str) -> str:
     """The assembly with the contract's own dispatch."""
-    if contract not in (Contract.STUB, *RARE, *RARE.values()):
+    if contract not in (Contract.STUB, *CHILDREN, *RARE.values()):
         return text
     procedures = _procedures(text)
     shared = {name: body for name, (kind, body) in procedures.items() if kind == "PROCREF"}
@@ -96,7 +98,7 @@ def with_entry(contract: Contract, text: str) -> str:
         lines.append(f"<{{ SETCP0 DUP swap IFJMPREF DROP\n{entry('recv_internal')} }}>c")
     else:
         lines.append(f"<{{ SETCP0 11 THROWIF\n{entry('recv_internal')} }}>c")
-    if contract in RARE:
+    if contract in CHILDREN:
         # The program of a child's birth: sets the code that stays, its own first reference, then the data.
         lines.append(f"<{{ swap PUSHREF SETCODE\n{entry('birth')} }}>c")
     lines += ["  DECLPROC main", "  main PROC:<{ }>"]  # without one the assembler refuses the program

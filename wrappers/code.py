@@ -20,6 +20,8 @@ class Contract(StrEnum):
     ATTESTATION = "attestation"
     NODE = "node"
     ESCROW = "escrow"
+    JOB = "job"
+    COURT = "court"
     NODE_RARE = "node_rare"
     ESCROW_RARE = "escrow_rare"
 

@@ -51,6 +51,20 @@ class ContractError(IntEnum):
     NOT_RIPE = 508
     NO_KEY = 509
 
+    JOB_ACCEPTED = 600
+    NOT_ACCEPTED = 601
+    HAS_RESULT = 602
+    NO_RESULT = 603
+    TOO_LATE = 604
+    NOT_DUE = 605
+    OVER_MAXIMUM = 606
+    WRONG_PROGRAM = 607
+
+    NO_OFFENCE = 700
+    WRONG_PROOF = 701
+    WRONG_OPENING = 702
+    OTHER_RECEIPT = 703
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -115,6 +129,29 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.CLOSING: Explanation("row or account is closing", "wait for it to end, then allot or open again"),
     _E.WRONG_AMOUNT: Explanation("the amount is 0, or outside what the row allows", "choose another amount"),
     _E.NO_KEY: Explanation("the claim names no enclave key", "claim under the key that signed the receipts"),
+    _E.JOB_ACCEPTED: Explanation("a node has accepted the job already", "leave it to that node"),
+    _E.NOT_ACCEPTED: Explanation("no node has accepted the job", "have the node's accept_job land first"),
+    _E.HAS_RESULT: Explanation("the job has its result", "deliver it, or finish the job after the delivery window"),
+    _E.NO_RESULT: Explanation("the job has no result yet", "post the result first, or refund after the deadline"),
+    _E.TOO_LATE: Explanation("the job's deadline is over, or its grace", "refund the job, and order another"),
+    _E.NOT_DUE: Explanation(
+        "the job's deadline, grace or delivery window is still running", "wait for the end that JobState names"
+    ),
+    _E.OVER_MAXIMUM: Explanation("the result costs more than the job's maximum", "bill at most the maximum"),
+    _E.WRONG_PROGRAM: Explanation(
+        "the refund of an accepted job lacks the program of its node's rare messages", "attach that program"
+    ),
+    _E.NO_OFFENCE: Explanation("the evidence shows nothing wrong", "keep it: only two receipts, or a wrong sum, count"),
+    _E.WRONG_PROOF: Explanation(
+        "not a Merkle proof of that entry's root, or the receipt is not in it",
+        "prove the receipt under its claim's root",
+    ),
+    _E.WRONG_OPENING: Explanation(
+        "inner receipt or terms are not those the receipt names by hash", "open exactly what the receipt commits to"
+    ),
+    _E.OTHER_RECEIPT: Explanation(
+        "the receipt is for another node, escrow, allotment or seq", "name those that the receipt is for"
+    ),
     _E.NOT_RIPE: Explanation("no row's close timer has run", "wait until Row.closing_at"),
 }
 

@@ -38,6 +38,14 @@ class Gas:
     CLOSE_ROW: Final = 18600
     FINISH: Final = 6000
     FINISH_ROW: Final = 4750
+    JOB_INIT: Final = 5300
+    ACCEPTED: Final = 7500
+    JOB_POSTED: Final = 7100
+    FINISH_JOB: Final = 7600
+    REFUND: Final = 9400
+    MISSED: Final = 5750
+    JUDGED: Final = 3550
+    SLASH: Final = 40000
 
 
 class Size:
@@ -55,6 +63,12 @@ class Size:
     OPEN_BITS: Final = 4000
     VERDICT_CELLS: Final = 3
     VERDICT_BITS: Final = 1184
+    JOB_DATA_CELLS: Final = 5
+    JOB_DATA_BITS: Final = 3200
+    PAID_BITS: Final = 484
+    SLASH_BITS: Final = 1368
+    MISSED_BITS: Final = 1276
+    PROGRAM_CELLS: Final = 64
     ENTRY_BITS: Final = 992
 
 
@@ -203,3 +217,48 @@ class Fees:
 
     def finish(self, rows: int) -> int:
         return self.prices.gas(Gas.FINISH + rows * Gas.FINISH_ROW) + 2 * self.prices.forward(0, 0)
+
+    # ------------------------------------------------------------------------------------------ jobs and the court
+
+    def job_rent(self, config: Cell) -> int:
+        """Ten years for a job's code, data and configuration; the escrow has what is left of it back at the end."""
+        cells, bits = size_of(living_code(code(Contract.JOB)), config)
+        return self.prices.storage(cells + Size.JOB_DATA_CELLS, bits + Size.JOB_DATA_BITS, TEN_YEARS)
+
+    def job_init(self) -> int:
+        return self.prices.gas(Gas.JOB_INIT)
+
+    def job_accepted(self) -> int:
+        return self.prices.gas(Gas.ACCEPTED) + self.prices.forward(0, 0)
+
+    def job_posted(self) -> int:
+        return self.prices.gas(Gas.JOB_POSTED) + self.prices.forward(0, 0)
+
+    def finish_job(self) -> int:
+        """`deliver` too."""
+        return self.prices.gas(Gas.FINISH_JOB) + self.paid_value() + self.prices.forward(0, 0)
+
+    def paid_value(self) -> int:
+        """What `paid` takes beside the payment; its part that is not used is the node's."""
+        return self.prices.gas(Gas.PAID) + self.prices.forward(1, Size.PAID_BITS)
+
+    def refund(self, program: Cell | None) -> int:
+        """`program` for an accepted job: what the court and the node need is the sender's."""
+        need = self.prices.gas(Gas.REFUND) + self.prices.forward(0, 0)
+        if program is None:
+            return need
+        cells, bits = size_of(program)
+        missed = self.prices.gas(Gas.MISSED) + self.prices.forward(cells + 2, bits + Size.MISSED_BITS)
+        return need + missed + self.slash_value(program)
+
+    def slash_need(self) -> int:
+        """What must arrive at a node with `slash`."""
+        return self.prices.gas(Gas.SLASH) + 4 * self.prices.forward(0, 0)
+
+    def slash_value(self, program: Cell) -> int:
+        cells, bits = size_of(program)
+        return self.slash_need() + self.prices.forward(cells + 2, bits + Size.SLASH_BITS)
+
+    def evidence(self, program: Cell, judging_gas: int = 60_000) -> int:
+        """Value of a message to the court; `judging_gas` bounds what judging it takes. The rest comes back."""
+        return self.prices.gas(judging_gas) + self.slash_value(program)

@@ -24,6 +24,7 @@ class Kind(IntEnum):
 
     NODE = 1
     ESCROW = 2
+    JOB = 3
 
 
 def _state_init(code_: Cell, data: Cell) -> Cell:

@@ -57,6 +57,12 @@ def allotment_id(network: bytes, escrow: bytes, epoch: int, node: bytes) -> byte
     return bytes(cell.store_uint(epoch, 64).store_bytes(node).end_cell().hash)
 
 
+def job_id(network: bytes, job: bytes, epoch: int) -> bytes:
+    """TL-B: JobBirth. `epoch` is the logical time of the job's init."""
+    cell = begin_cell().store_uint(Tag.JOB_BIRTH, 32).store_bytes(network).store_bytes(job).store_uint(epoch, 64)
+    return bytes(cell.end_cell().hash)
+
+
 def _open(cell: Cell, tag: Tag) -> Slice:
     slice_ = cell.begin_parse()
     if cell.type_ != -1 or len(cell.bits) < 32 or slice_.load_uint(32) != tag:
@@ -266,6 +272,35 @@ class TlsKey:
     def to_cell(self) -> Cell:
         cell = begin_cell().store_uint(Tag.TLS_KEY, 32).store_bytes(self.node)
         return cell.store_bytes(self.spki_hash).store_uint(self.expires_at, 32).end_cell()
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """The accepting enclave's word on its job: what came out, and what it costs. TL-B: JobResult."""
+
+    job: bytes
+    """Job id."""
+    result: bytes
+    """SHA-256 of the result's ciphertext."""
+    amount_nano: int
+    inner: bytes
+    """Hash of the cell of its usage."""
+
+    def to_cell(self) -> Cell:
+        cell = begin_cell().store_uint(Tag.JOB_RESULT, 32).store_bytes(self.job).store_bytes(self.result)
+        return cell.store_uint(self.amount_nano, 64).store_bytes(self.inner).end_cell()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The client's word that he holds the ciphertext that hashes to `result`. TL-B: Delivery."""
+
+    job: bytes
+    """Job id."""
+    result: bytes
+
+    def to_cell(self) -> Cell:
+        return begin_cell().store_uint(Tag.DELIVERY, 32).store_bytes(self.job).store_bytes(self.result).end_cell()
 
 
 @dataclass(frozen=True, slots=True)
