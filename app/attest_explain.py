@@ -16,9 +16,9 @@ from attestation.explain.checks import Judged, Subject, judge
 from attestation.explain.words import Row, Section, moment, printable, shown
 from attestation.gpu.envelope import nonce
 from attestation.policy import Policy
+from attestation.presented import Presented
 from attestation.recognise import (
     LIMIT_BYTES,
-    Bundle,
     Document,
     RawGpu,
     RawQuote,
@@ -75,14 +75,18 @@ def explain(
     """`now` (unix seconds) if given, else `clock`. Raises Malformed, OSError."""
     document = recognise(_read(path))
     collateral = None if collateral_path is None else parse_collateral(_read(collateral_path))
-    if collateral is None and isinstance(document, Bundle):
-        collateral = document.collateral
+    gpu_collateral = None
+    if isinstance(document, Presented):
+        collateral, gpu_collateral = collateral or document.collateral, document.gpu
     subject = _subject(document)
     sections = list(_sections(document, subject))
     if collateral is not None and not isinstance(document, RawGpu):
         sections.append(_collateral(collateral))
     at = clock if now is None else now
-    return Explained(sections, None if subject is None else judge(subject, collateral, policy, at, global_id=global_id))
+    if subject is None:
+        return Explained(sections, None)
+    judged = judge(subject, collateral, policy, at, global_id=global_id, gpu_collateral=gpu_collateral)
+    return Explained(sections, judged)
 
 
 def _subject(document: Document) -> Subject | None:
@@ -91,7 +95,7 @@ def _subject(document: Document) -> Subject | None:
             return Subject(claimed_kind(quote), quote)
         case RawReport(report):
             return Subject(Kind.SEV_SNP, report)
-        case Bundle(evidence, _):
+        case Presented(evidence):
             return _subject(evidence)
         case Evidence():
             return Subject(document.kind, document.quote, document.binding, document.gpu_evidence)

@@ -21,8 +21,9 @@ from attestation.onchain.errors import explain
 from attestation.onchain.hints import NoHints
 from attestation.onchain.messages import appraise
 from attestation.onchain.pieces import BadWitness
+from attestation.presented import Presented
 from attestation.quote import parse
-from attestation.recognise import LIMIT_BYTES, Bundle, Document, claimed_kind, quote_of, recognise
+from attestation.recognise import LIMIT_BYTES, Document, claimed_kind, quote_of, recognise
 from attestation.strict import Malformed
 from attestation.trust_roots import root
 from attestation.witness import QuoteParts
@@ -182,7 +183,7 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
 
 
 def _own(document: Document) -> Collateral | None:
-    if isinstance(document, Bundle) and isinstance(document.collateral, Collateral):
+    if isinstance(document, Presented) and isinstance(document.collateral, Collateral):
         return document.collateral
     return None
 

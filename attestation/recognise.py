@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from attestation import strict
-from attestation.collateral import AnyCollateral, Collateral
+from attestation.collateral import Collateral
 from attestation.collateral import parse as parse_collateral
 from attestation.evidence import Evidence, Kind
 from attestation.gpu.envelope import TAG as GPU_TAG
+from attestation.presented import Presented
 from attestation.quote import parse
 from attestation.snp.collateral import KIND as AMD
 from attestation.snp.collateral import AmdCollateral
@@ -43,15 +43,7 @@ class RawGpu:
     evidence: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """Evidence with the collateral that its worker served beside it: what an offer carries and a client keeps."""
-
-    evidence: Evidence
-    collateral: AnyCollateral
-
-
-Document = RawQuote | RawReport | RawGpu | Evidence | Bundle | Collateral | AmdCollateral
+Document = RawQuote | RawReport | RawGpu | Evidence | Presented | Collateral | AmdCollateral
 
 
 def recognise(data: bytes) -> Document:
@@ -76,7 +68,7 @@ def quote_of(document: Document) -> bytes | None:
             return quote
         case Evidence() if document.kind is not Kind.SEV_SNP:
             return document.quote
-        case Bundle() if document.evidence.kind is not Kind.SEV_SNP:
+        case Presented() if document.evidence.kind is not Kind.SEV_SNP:
             return document.evidence.quote
         case _:
             return None
@@ -84,9 +76,8 @@ def quote_of(document: Document) -> bytes | None:
 
 def _from_json(data: bytes) -> Document:
     document = strict.json_object(data, "JSON", limit_bytes=LIMIT_BYTES)
-    if set(document) == {"evidence", "collateral"}:
-        evidence, collateral = (json.dumps(document[name]) for name in ("evidence", "collateral"))
-        return Bundle(Evidence.from_json(evidence), parse_collateral(collateral))
+    if document.keys() >= {"evidence", "collateral"}:
+        return Presented.from_document(document)
     if document.keys() >= _QUOTE_FIELDS:
         return Evidence.from_json(data)
     if "tcb_info" in document or document.get("kind") == AMD:

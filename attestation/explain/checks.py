@@ -9,6 +9,7 @@ from attestation import hardware
 from attestation.collateral import AnyCollateral, Collateral
 from attestation.evidence import Evidence, Kind
 from attestation.explain.words import moment
+from attestation.gpu.collateral import GpuCollateral
 from attestation.machine import examine
 from attestation.policy import MAINNET_GLOBAL_ID, Policy
 from attestation.quote import parse as parse_quote
@@ -17,7 +18,7 @@ from attestation.snp import hardware as snp_hardware
 from attestation.snp.collateral import AmdCollateral
 from attestation.snp.report import parse as parse_report
 from attestation.strict import Malformed
-from attestation.verify import Expected, verify
+from attestation.verify import Expected, Verdict, verify
 
 _NO_BINDING = Binding(bytes(32), bytes(32), 0, bytes(32), bytes(32), 0, bytes(32))
 """Stands in where the check does not look at it."""
@@ -57,6 +58,7 @@ def judge(
     now: int,
     *,
     global_id: int = MAINNET_GLOBAL_ID,
+    gpu_collateral: GpuCollateral | None = None,
 ) -> Judged:
     """At `now` (unix seconds). Never raises. Without a binding there is no verdict, whatever passes."""
     checks = [_hardware(subject, collateral, now), _policy(subject, collateral, policy, now), _binding(subject)]
@@ -68,10 +70,22 @@ def judge(
     # For whom evidence should be is the asker's to say; here it is taken at its word, and the output says so.
     expected = Expected(global_id, bound.network_id, bound.node, bound.node_epoch, bound.signing_key)
     evidence = Evidence(subject.kind, subject.quote, bound, subject.gpu_evidence)
-    verdict = verify(evidence, collateral, policy, now, expected=expected, block=None)
+    verdict = verify(evidence, collateral, policy, now, expected=expected, block=None, gpu_collateral=gpu_collateral)
+    if subject.gpu_evidence:
+        checks.append(_gpus(policy, verdict))
     checks.append(Check("freshness", OPEN, f"masterchain block {bound.block_seqno} was not looked up"))
     checks.append(Check("addressee", OPEN, "network, node and key are what the evidence says; compare with the chain"))
     return Judged(tuple(checks), verdict.accepted, verdict.reasons)
+
+
+def _gpus(policy: Policy, verdict: Verdict) -> Check:
+    what = "GPUs, under NVIDIA's roots and manifests"
+    if policy.gpu is None:
+        return Check(what, OPEN, 'the policy leaves them to the measured image; gpu = "verify" in it judges them here')
+    if verdict.accepted:
+        return Check(what, PASSED, "; ".join(gpu.words() for gpu in verdict.gpus))
+    reasons = [reason for reason in verdict.reasons if "GPU" in reason]
+    return Check(what, FAILED if reasons else OPEN, "; ".join(reasons) or "other checks failed before")
 
 
 def _hardware(subject: Subject, collateral: AnyCollateral | None, now: int) -> Check:

@@ -18,7 +18,8 @@ from attestation import vectors
 from attestation.collateral import Collateral
 from attestation.evidence import Evidence, Kind
 from attestation.explain.words import Row, Section, bits, certificate_row, moment, printable
-from attestation.recognise import Bundle, RawQuote, RawReport, recognise
+from attestation.presented import Presented
+from attestation.recognise import RawQuote, RawReport, recognise
 from attestation.report_data import Binding
 from attestation.simulated.collateral import mint
 from attestation.simulated.tee import Registers, SimulatedTee
@@ -210,7 +211,7 @@ def test_what_a_file_is() -> None:
 
 def test_an_offers_evidence_is_one_document() -> None:
     text = json.dumps({"evidence": json.loads(EVIDENCE.to_json()), "collateral": json.loads(COLLATERAL.to_json())})
-    assert recognise(text.encode()) == Bundle(EVIDENCE, COLLATERAL)
+    assert recognise(text.encode()) == Presented(EVIDENCE, COLLATERAL)
 
 
 def test_genuine_evidence_of_each_vendor_is_explained(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from attestation import policy as policies
 from attestation.evidence import Evidence, Kind, gpu_evidence_hash
+from attestation.explain import checks
 from attestation.gpu import envelope
 from attestation.gpu import verify as gpu_verify
 from attestation.gpu.policy import GpuPolicy
@@ -129,6 +130,23 @@ def test_g12_tier_gpu_needs_image_and_evidence(monkeypatch: pytest.MonkeyPatch) 
     plain = dataclasses.replace(POLICY, images=(dataclasses.replace(IMAGE, verifies_gpu=False),))
     assert tier(raw_gpus(), plain).tier is Tier.CPU
     refused(tier(raw_gpus(key=b"K" * 32)), "another nonce")
+
+
+def test_explaining_evidence_judges_its_gpus_by_the_same_rule() -> None:
+    def told(raw: bytes, policy: Policy = POLICY) -> tuple[str, str]:
+        evidence = evidence_of(raw)
+        subject = checks.Subject(evidence.kind, evidence.quote, evidence.binding, raw)
+        lax = dataclasses.replace(policy, block_required=False)
+        gpu = m.mirror().collateral(*devices())
+        judged = checks.judge(subject, mint(NOW), lax, NOW, global_id=-7001, gpu_collateral=gpu)
+        return next((each.outcome, each.reason) for each in judged.checks if each.what.startswith("GPUs"))
+
+    outcome, words = told(raw_gpus())
+    assert outcome is checks.PASSED and words.count("driver 570.10.02") == 2
+    outcome, words = told(raw_gpus(key=b"K" * 32))
+    assert outcome is checks.FAILED and "another nonce" in words
+    outcome, words = told(raw_gpus(), dataclasses.replace(POLICY, gpu=None))
+    assert outcome is checks.OPEN and "measured image" in words
 
 
 def test_policies_name_what_they_ask() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -144,6 +145,26 @@ async def test_g12_a_guard_that_failed_once_stays_failed(change: Callable[[FakeG
     with pytest.raises(GpuFailed, match=word):
         await guard.check(m.NONCE)
     assert gpus.nonces == [] and await guard.watch() == guard.fault()
+
+
+async def test_g12_an_unforeseen_error_fails_the_guard_as_well() -> None:
+    gpus = FakeGpus()
+    guard = gpus.guard()
+    await guard.check(m.NONCE)
+    gpus.devices = (None,)
+    with pytest.raises(GpuFailed, match="the check itself failed"):
+        await guard.check(m.NONCE)
+    assert guard.fault() is not None
+
+
+async def test_g12_a_driver_that_hangs_fails_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.enclave.gpu.CALL_SECONDS", 0.05)
+    gpus, release = FakeGpus(), threading.Event()
+    gpus.state = lambda: (release.wait(10), GOOD)[1]  # type: ignore[method-assign]
+    with pytest.raises(GpuFailed, match="gave no GPU evidence within"):
+        await gpus.guard().check(m.NONCE)
+    assert any(each.daemon and each.name == "gpu" for each in threading.enumerate()), "the process would wait for it"
+    release.set()
 
 
 async def test_g12_missing_manifests_fail_with_their_cure() -> None:

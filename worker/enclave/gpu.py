@@ -85,6 +85,9 @@ class GpuGuard:
                 self._fault = f"the driver gave no GPU evidence within {CALL_SECONDS:.0f} s; see `nvidia-smi`"
             except (GpuFailed, GpuUnavailable, Malformed) as error:
                 self._fault = str(error)
+            except Exception as error:
+                # Whatever was not foreseen must not leave the guard with its last good answer.
+                self._fault = f"the check itself failed ({type(error).__name__}: {error}); report it"
             await self._stop_work()
             raise GpuFailed(self._fault)
 
@@ -120,7 +123,7 @@ class GpuGuard:
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 await _apart(lambda: self._source.accept_work(False))
-        except (GpuUnavailable, TimeoutError) as error:
+        except Exception as error:
             # The enclave refuses by itself; this was a second lock.
             log.warning("the driver was not told to stop: %s", error or "no answer")
 
