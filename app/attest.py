@@ -1,7 +1,8 @@
-"""`cocoon attest`: evidence measured, explained and judged, without a network."""
+"""`cocoon attest`: evidence measured, explained and judged without a network; collateral brought to one."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from app import attest_collateral
 from app import attest_measure as measuring
 from app.attest_explain import explain as explain_file
 from app.attest_onchain import judge_paths
@@ -18,8 +20,12 @@ from attestation.measure import eventlog
 from attestation.measure.mrtd import Order
 from attestation.policy import MAINNET_GLOBAL_ID, bundled, load
 from attestation.strict import Malformed
+from chain.mnemonic import MnemonicError
+from wrappers.cells import account_of
 
-app = typer.Typer(no_args_is_help=True, help="Look at attestation evidence offline.")
+app = typer.Typer(
+    no_args_is_help=True, help="Attestation evidence and collateral: look at it, judge it, bring it to the chain."
+)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -49,6 +55,48 @@ def onchain(
     if not found:
         note(f"no quote in {', '.join(map(str, paths))}: name a TDX quote (binary or hex) or evidence as JSON")
     raise typer.Exit(2 if not found else 1 if refused else 0)
+
+
+@app.command()
+def collateral(
+    registry: Annotated[str, typer.Option(help="the network's registry: 64 hex digits, or an address")],
+    network: Annotated[str, typer.Option(help="devnet, testnet, mainnet, or a profile's path")] = "testnet",
+    wallet: Annotated[
+        Path | None, typer.Option(help="24 words of the wallet that pays; without it nothing is sent")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="base of a PCCS or of Intel's service (PCS API v4)")] = None,
+    fmspc: Annotated[list[str] | None, typer.Option(help="platform type to bring beside those on chain")] = None,
+    every: Annotated[float | None, typer.Option(min=1, help="look again every so many seconds")] = None,
+) -> None:
+    """Show what the chain holds of Intel's collateral, and bring what is due. Anyone may; a JSON line each time."""
+    try:
+        account = account_of(registry) if len(registry) != 64 else bytes.fromhex(registry)
+        platforms = frozenset(_fmspc(each) for each in fmspc or ())
+        done = asyncio.run(
+            attest_collateral.keep(
+                network,
+                account,
+                wallet_file=wallet,
+                url=url,
+                platforms=platforms,
+                every_seconds=every,
+                tell=lambda line: print(line, flush=True),
+                note=note,
+            )
+        )
+    except KeyboardInterrupt:
+        return
+    except (ValueError, MnemonicError) as error:
+        note(f"error: {error}")
+        raise typer.Exit(2) from error
+    raise typer.Exit(0 if done else 1)
+
+
+def _fmspc(text: str) -> bytes:
+    found = bytes.fromhex(text)
+    if len(found) != 6:
+        raise ValueError(f"--fmspc {text}: an FMSPC has 12 hex digits")
+    return found
 
 
 @app.command()

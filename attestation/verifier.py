@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pytoniq_core import Cell
 
 from attestation.collateral import Collateral
-from attestation.onchain.collateral import needed_messages
 from attestation.onchain.errors import VerifierError, explain
+from attestation.onchain.hints import NoHints
+from attestation.onchain.needed import needed_messages
 from attestation.onchain.pieces import BadWitness
 from attestation.onchain.state import VerifierState
 from attestation.report_data import Binding
@@ -61,13 +62,13 @@ class Verifier:
                 f"{self.account.hex()} is no verifier that this release knows ({error}); use a release of this network"
             ) from error
 
-    async def bring(self, wallet: Wallet, collateral: Collateral) -> tuple[str, ...]:
-        """Send what the chain lacks of this collateral; the names of what was taken. Raises NotAttested, ChainError."""
-        state, now = await self.state(), (await self.chain.head()).now
-        try:
-            needed = list(needed_messages(collateral, state.root.key, state, now))
-        except (BadWitness, Malformed) as error:
-            raise NotAttested(f"the collateral is of no use: {error}; fetch it anew") from error
+    async def lacks(self, collateral: Collateral, *, ahead_seconds: int = 0) -> tuple[str, ...]:
+        """Names of what the chain needs of this collateral. Raises NotAttested, ChainError."""
+        return tuple(name for name, _ in await self._needed(collateral, ahead_seconds))
+
+    async def bring(self, wallet: Wallet, collateral: Collateral, *, ahead_seconds: int = 0) -> tuple[str, ...]:
+        """Send what the chain needs of this collateral; the names of what was taken. Raises NotAttested, ChainError."""
+        needed = await self._needed(collateral, ahead_seconds)
         taken = []
         for start in range(0, len(needed), MAX_MESSAGES):
             part = needed[start : start + MAX_MESSAGES]
@@ -80,11 +81,18 @@ class Verifier:
                 taken.append(name)
         return tuple(taken)
 
+    async def _needed(self, collateral: Collateral, ahead_seconds: int) -> list[tuple[str, Cell]]:
+        state, now = await self.state(), (await self.chain.head()).now
+        try:
+            return list(needed_messages(collateral, state.root.key, state, now, ahead_seconds=ahead_seconds))
+        except (BadWitness, NoHints, Malformed) as error:
+            raise NotAttested(f"the collateral is of no use: {error}; fetch it anew") from error
+
     async def attest(self, wallet: Wallet, quote: bytes, binding: Binding) -> None:
         """Returns when the node took the verdict on the quote. Raises NotAttested, ChainError, WaitTimeout."""
         try:
             body = attest_message(quote, binding)
-        except (BadWitness, Malformed) as error:
+        except (BadWitness, NoHints, Malformed) as error:
             raise NotAttested(f"the quote cannot be sent: {error}; quote again") from error
         node = await AccountFollower.from_now(self.chain, binding.node)
         (outcome,) = await self._outcomes(wallet, [body], [ATTEST_VALUE_NANO])

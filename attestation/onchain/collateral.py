@@ -8,7 +8,6 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from pytoniq_core import Cell
 
-from attestation import strict
 from attestation.collateral import Collateral
 from attestation.onchain.certificates import (
     authority_certificate,
@@ -19,7 +18,6 @@ from attestation.onchain.certificates import (
 )
 from attestation.onchain.messages import ROOT, TCB_SIGNER, Authority, set_authority, update_crl
 from attestation.onchain.pieces import BadWitness
-from attestation.onchain.state import VerifierState
 from attestation.onchain.statements import qe_message, tcb_message
 from attestation.quote import certificates
 
@@ -44,36 +42,6 @@ def collateral_messages(collateral: Collateral, root_key: bytes) -> Iterator[tup
     key = public_key(signer)
     yield "update_tcb", tcb_message(collateral.tcb_info, collateral.tcb_info_signature, key)
     yield "update_qe", qe_message(collateral.qe_identity, collateral.qe_identity_signature, key)
-
-
-def needed_messages(
-    collateral: Collateral, root_key: bytes, state: VerifierState | None, now: int
-) -> Iterator[tuple[str, Cell]]:
-    """Those of `collateral_messages` that the chain lacks at `now` (unix seconds), in the same order; all on `None`.
-
-    What the chain has and is still valid is left out, newer or not: renew when an end comes near. Raises as above.
-    """
-    if state is None:
-        yield from collateral_messages(collateral, root_key)
-        return
-    authority = certificates(collateral.pck_crl_issuer_chain.encode(), "PCK CRL issuer chain")[0]
-    processor = authority_kind(authority) == Authority.PROCESSOR
-    on_chain = state.processor_authority if processor else state.platform_authority
-    fmspc = bytes.fromhex(
-        strict.json_object(collateral.tcb_info, "TCB info", limit_bytes=len(collateral.tcb_info))["fmspc"]
-    )
-    tcb = state.tcb.get(fmspc)
-    present = {
-        "update_crl root": now < state.root.crl_until,
-        "set_authority PCK CA": now < on_chain.end,
-        "set_authority TCB signer": now < state.signer.end,
-        "update_crl PCK CA": now < on_chain.crl_until,
-        "update_tcb": tcb is not None and now < tcb.until and tcb.number >= state.policy.floor,
-        "update_qe": now < state.qe.until and state.qe.number >= state.policy.floor,
-    }
-    for name, body in collateral_messages(collateral, root_key):
-        if not present[name]:
-            yield name, body
 
 
 def authority_kind(certificate: bytes) -> int:

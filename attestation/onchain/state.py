@@ -101,6 +101,8 @@ class AuthorityState:
     serial: int
     crl_issued: int
     crl_until: int
+    revoked: bytes | None
+    """Hash of the dictionary of revoked serials; None: no serial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +245,10 @@ def _authority(cell: Cell) -> AuthorityState:
     slice_ = cell.begin_parse()
     key = slice_.load_bytes(64)
     begin, end, serial = slice_.load_uint(32), slice_.load_uint(32), slice_.load_uint(168)
-    return AuthorityState(key, begin, end, serial, slice_.load_uint(32), slice_.load_uint(32))
+    crl_issued, crl_until, revoked = slice_.load_uint(32), slice_.load_uint(32), slice_.load_maybe_ref()
+    return AuthorityState(
+        key, begin, end, serial, crl_issued, crl_until, bytes(revoked.hash) if revoked is not None else None
+    )
 
 
 def _statement(slice_: Slice) -> StatementState:

@@ -12,11 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.table import Table
 
+from attestation.keeper import collateral_ends
 from chain.api import AccountState, ChainError, Status
 from chain.config import ConfigError, connect
 from chain.wallet import Wallet
 from scripts.deploy import apply as apply_
-from scripts.deploy.plan import Desired, Observed, PlanError, Step, plan, verify
+from scripts.deploy.plan import Desired, Observed, PlanError, Step, plan, verifier_state, verify
 from scripts.deploy.profile import Profile, load_profile
 from scripts.deploy.verifier import MAINNET_GLOBAL_ID
 from wrappers.cells import address_of
@@ -136,15 +137,33 @@ def verify_command(network: NetworkOption = "devnet") -> None:
         raise _fail(error) from error
 
 
+def _freshness(observed: Observed) -> dict[str, object]:
+    """Prints when each piece of collateral on chain ends. No part of what is verified: anyone brings it."""
+    state = verifier_state(observed.attestation)
+    if state is None:
+        return {}
+    now, ends = int(time.time()), collateral_ends(state)
+    table = Table("collateral on chain", "ends")
+    for name, end in ends.items():
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(end))
+        table.add_row(name, "[yellow]none[/yellow]" if not end else f"[red]ended {when}[/red]" if end <= now else when)
+    console.print(table)
+    if state.simulated:
+        console.print("[yellow]this network's root is a test root: its evidence proves no hardware[/yellow]")
+    return {"simulated": state.simulated, "collateral_ended": [name for name, end in ends.items() if end <= now]}
+
+
 def _report(desired: Desired, observed: Observed) -> None:
     checks = verify(desired, observed)
     table = Table("checked", "expected", "on chain", "")
     for check in checks:
         table.add_row(check.name, check.expected, check.actual, "ok" if check.holds else "[red]DIFFERS[/red]")
     console.print(table)
+    ended = _freshness(observed)
     wrong = [check.name for check in checks if not check.holds]
     console.print(
-        json.dumps({"verified": not wrong, "differs": wrong, "registry": desired.registry.hex()}), soft_wrap=True
+        json.dumps({"verified": not wrong, "differs": wrong, "registry": desired.registry.hex(), **ended}),
+        soft_wrap=True,
     )
     if wrong:
         raise typer.Exit(1)

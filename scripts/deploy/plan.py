@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytoniq_core import Cell
 
-from attestation.onchain.collateral import needed_messages
+from attestation.onchain.needed import needed_messages
 from attestation.onchain.state import ChainImage, VerifierState, genesis_state
 from attestation.simulated.collateral import mint
 from chain.api import AccountState, Status

@@ -13,9 +13,10 @@ from pytoniq_core import Cell, begin_cell
 
 from attestation.collateral import Collateral
 from attestation.onchain.certificates import public_key
-from attestation.onchain.collateral import authority_message, collateral_messages, crl_message, needed_messages
+from attestation.onchain.collateral import authority_message, collateral_messages, crl_message
 from attestation.onchain.errors import VerifierError as Error
 from attestation.onchain.messages import ROOT, Op, appraise
+from attestation.onchain.needed import needed_messages
 from attestation.onchain.state import ChainPolicy, PlatformState, VerifierState
 from attestation.onchain.statements import qe_message, tcb_message
 from attestation.simulated import collateral as simulated
@@ -391,6 +392,40 @@ def test_state_reads_back_and_names_what_the_chain_lacks() -> None:
     found = state_of(mirror).platforms[tee().platform_id]
     assert found == PlatformState(False, NODE, 0, 1, found.facts) and found.facts is not None
     assert (found.facts.fmspc, found.facts.serial) == (simulated.FMSPC, tee().platform.pck.certificate.serial_number)
+
+
+def needed(mirror: Mirror, collateral: Collateral, **options: int) -> set[str]:
+    return {name for name, _ in needed_messages(collateral, ROOT_KEY, state_of(mirror), mirror.ledger.now, **options)}
+
+
+def test_what_ends_soon_is_needed_ahead_but_only_where_ours_is_newer() -> None:
+    mirror = Mirror()
+    first = simulated.mint(mirror.ledger.now)
+    mirror.load(first)
+    assert needed(mirror, first, ahead_seconds=simulated.VALIDITY_SECONDS) == set(), "the same is not newer"
+    mirror.ledger.now += 86_400
+    second = simulated.mint(mirror.ledger.now)
+    assert needed(mirror, second) == set()
+    assert needed(mirror, second, ahead_seconds=simulated.VALIDITY_SECONDS) == {
+        "update_crl root",
+        "update_crl PCK CA",
+        "update_tcb",
+        "update_qe",
+    }
+
+
+def test_g12_revocations_and_raised_numbers_are_needed_at_once() -> None:
+    mirror = Mirror()
+    mirror.load()
+    mirror.ledger.now += 100
+    now = mirror.ledger.now
+    revoked = lists(simulated.mint(now), now, revoked=(tee().platform.pck.certificate,))
+    assert needed(mirror, revoked) == {"update_crl PCK CA"}
+    raised = simulated.mint(now, findings=Findings(evaluation_number=simulated.EVALUATION_NUMBER + 1))
+    assert needed(mirror, raised) == {"update_tcb", "update_qe"}
+    for name, body in needed_messages(raised, ROOT_KEY, state_of(mirror), now):
+        assert mirror.stage.tell(body).accepted, name
+    assert needed(mirror, raised) == set()
 
 
 def test_a_contract_before_its_genesis_has_no_state() -> None:

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 SHOWN_SECONDS = 90.0
 NEXT_BLOCK_SECONDS = 600.0
 """A block whose number is divisible by 100 comes every few minutes on a network whose blocks take seconds."""
+AHEAD_SECONDS = 2 * 86_400
+"""Collateral that ends sooner is renewed with the key: a keeper that still works would have done it long before."""
 LOOK_SECONDS = 30.0
 RENEW_SHARE = 4
 """The key is attested anew when less than this part (one quarter) of its term is left."""
@@ -61,7 +63,7 @@ class Attesting:
         if state.simulated != enclave.ready.simulated:
             raise NotAttested(_wrong_root(state.simulated))
         collateral = await self._collateral(enclave)
-        if taken := await verifier.bring(self.wallet, collateral):
+        if taken := await verifier.bring(self.wallet, collateral, ahead_seconds=AHEAD_SECONDS):
             log.info("brought collateral to the chain: %s", ", ".join(taken))
         seqno, root_hash = await until(
             lambda: block_to_bind(self.view.chain, node.block_seqno),
