@@ -61,6 +61,8 @@ FIRST = {
     "escrow": "test_escrow.py",
     "registry": "test_registry.py",
     "stub": "test_registry.py",
+    "job": "test_job.py",
+    "court": "test_court.py",
     "attestation": "test_registry.py",
     "common/genesis": "test_registry.py",
     "common/gas": "test_fees.py",
