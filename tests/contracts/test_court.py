@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from court_stage import ALLOTMENT_EPOCH, NODE_EPOCH, TERMS, USAGE, Court, least_value, slash_of, spine_of
@@ -24,7 +24,6 @@ from wrappers.ops import Op
 from wrappers.registry import Kind, child_address
 from wrappers.signed import MAX_AMOUNT_NANO, Receipt, sign
 
-YEAR = 31_536_000
 HONEST = charge(TERMS, USAGE, Stop.END)
 
 
@@ -276,10 +275,7 @@ def test_g10_only_what_the_receipt_names_opens_it(bench: Court) -> None:
 def test_g10_a_library_opens_nothing_though_the_receipt_names_it(bench: Court) -> None:
     library = Builder(1023, 2).store_uint(2, 8).store_bytes(bench.inner().hash).end_cell()
     receipt = replace(bench.receipt(amount=1), inner=bytes(library.hash))
-    opened = begin_cell().store_ref(library).store_ref(TERMS.to_cell()).end_cell()
-    body = begin_cell().store_uint(Op.FALSE_AMOUNT, 32).store_bytes(bench.escrow).store_uint(ALLOTMENT_EPOCH, 64)
-    body.store_uint(1, 32).store_ref(bench.accused.to_cell()).store_ref(bench.signed(receipt).to_cell())
-    acquitted(bench, body.store_ref(opened).store_ref(PROGRAM).end_cell(), ContractError.EXOTIC_CELL)
+    acquitted(bench, opening(bench, receipt, library, TERMS.to_cell()), ContractError.EXOTIC_CELL)
 
 
 # ------------------------------------------------------------------------------------------------ proofs
@@ -397,6 +393,57 @@ def test_g10_evidence_with_anything_more_is_refused(bench: Court) -> None:
     for ref in s:
         body.store_ref(ref)
     acquitted(bench, body.end_cell(), 9)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A receipt cell as it is, signed."""
+
+    cell: Cell
+    signature: bytes
+
+    def to_cell(self) -> Cell:
+        return begin_cell().store_bit(0).store_bytes(self.signature).store_ref(self.cell).end_cell()
+
+
+def with_ref(cell: Cell, ref: Cell) -> Cell:
+    return begin_cell().store_bits(cell.bits).store_ref(ref).end_cell()
+
+
+def longer_cells(cell: Cell) -> list[Cell]:
+    """`cell` with a bit more, and with a reference more."""
+    return [
+        begin_cell().store_cell(cell).store_bit(1).end_cell(),
+        begin_cell().store_cell(cell).store_ref(Cell.empty()).end_cell(),
+    ]
+
+
+def test_g10_receipts_with_anything_more_are_none_though_the_key_signed_them(bench: Court) -> None:
+    honest, lie = bench.signed(bench.receipt()), bench.receipt(amount=1).to_cell()
+    more = lie.refs[0]
+    for cell in [*longer_cells(lie), *(with_ref(lie, each) for each in longer_cells(more))]:
+        raw = Raw(cell, bench.enclave_key.sign(cell.hash))
+        acquitted(bench, bench.equivocation(honest, raw), 9)
+
+
+def test_g10_openings_with_anything_more_are_none_though_the_receipt_names_them(bench: Court) -> None:
+    inner, terms = bench.inner().to_cell(), TERMS.to_cell()
+    inners = [*longer_cells(inner), *(with_ref(inner, each) for each in longer_cells(inner.refs[0]))]
+    for opened_inner, opened_terms in [
+        *((each, terms) for each in inners),
+        *((inner, each) for each in longer_cells(terms)),
+    ]:
+        receipt = replace(bench.receipt(amount=1), inner=bytes(opened_inner.hash), terms=bytes(opened_terms.hash))
+        acquitted(bench, opening(bench, receipt, opened_inner, opened_terms), 9)
+    receipt = replace(bench.receipt(amount=1), terms=bytes(inner.hash))
+    acquitted(bench, opening(bench, receipt, inner, inner), ContractError.WRONG_OPENING)
+
+
+def opening(bench: Court, receipt: Receipt, inner: Cell, terms: Cell) -> Cell:
+    opened = begin_cell().store_ref(inner).store_ref(terms).end_cell()
+    body = begin_cell().store_uint(Op.FALSE_AMOUNT, 32).store_bytes(bench.escrow).store_uint(ALLOTMENT_EPOCH, 64)
+    body.store_uint(1, 32).store_ref(bench.accused.to_cell()).store_ref(bench.signed(receipt).to_cell())
+    return body.store_ref(opened).store_ref(PROGRAM).end_cell()
 
 
 @pytest.mark.parametrize("op", [Op.SLASH, Op.GENESIS, Op.PAID, 1])
@@ -521,4 +568,3 @@ def test_wrappers_read_what_they_write(bench: Court) -> None:
         court.Slash.from_cell(Cell.empty())
     with pytest.raises(CellError):
         court.CourtState.from_cell(code(Contract.COURT))
-    assert isinstance(bench.receipt(), Receipt) and YEAR
