@@ -3,6 +3,7 @@
 network             name or path of a network profile (`devnet`)
 registry            account of the network's registry, 64 hex digits; may stand in the network profile instead
 relayer             URL of a relayer
+direct              host:port of a node that takes direct connections: dialled over RA-TLS instead of the relayer (none)
 policy              attestation policy: a bundled name or the path of a TOML file (the network's name)
 wallet              file with the wallet's 24 words, mode 0600 (`wallet.mnemonic`)
 allow_simulated     accept evidence that proves no hardware, where the policy knows it (false)
@@ -31,6 +32,7 @@ from attestation.strict import Malformed
 from chain.config import NETWORKS, ConfigError, Network, load_network
 from client.errors import HomeError
 from client.settings import DEFAULT_MAX_REQUEST_NANO, Settings
+from protocol.link import host_and_port
 from protocol.opening import Shape
 
 FILE = "client.toml"
@@ -41,6 +43,7 @@ _KINDS: dict[str, type] = {
     "network": str,
     "registry": str,
     "relayer": str,
+    "direct": str,
     "policy": str,
     "wallet": str,
     "allow_simulated": bool,
@@ -84,6 +87,7 @@ def load(home: Path, overrides: Mapping[str, Any]) -> Config:
             network=network,
             registry=_registry(values.get("registry"), profile_path),
             relayer_url=values.get("relayer", DEFAULT_RELAYER),
+            direct=_direct(values.get("direct")),
             policy=_policy(home, values.get("policy"), network),
             allow_simulated=values.get("allow_simulated", False),
             keep_texts=values.get("keep_texts", False),
@@ -131,6 +135,15 @@ def _registry(value: str | None, profile: Path) -> bytes:
             f"set registry in {FILE} or in {profile}, or give --registry; `cocoon deploy verify` prints it",
         )
     return registry
+
+
+def _direct(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            host_and_port(value)
+        except ValueError as error:
+            raise HomeError(f"direct: {error}", "give the node's host and port") from error
+    return value
 
 
 def _policy(home: Path, name: str | None, network: Network) -> Policy:

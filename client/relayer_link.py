@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import json
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -44,10 +45,14 @@ class Timeouts:
 
 
 class RelayerLink:
-    """One relayer. Raises RelayerUnreachable, RelayerRefused."""
+    """One relayer, or a node that is dialled directly: then `context` is of RA-TLS and judges who answers.
 
-    def __init__(self, url: str, timeouts: Timeouts | None = None) -> None:
+    Raises RelayerUnreachable, RelayerRefused.
+    """
+
+    def __init__(self, url: str, timeouts: Timeouts | None = None, context: ssl.SSLContext | None = None) -> None:
         self.url = url.rstrip("/")
+        self._context = context
         self._timeouts = timeouts or Timeouts()
         self._session: aiohttp.ClientSession | None = None
 
@@ -55,7 +60,7 @@ class RelayerLink:
         if self._session is None or self._session.closed:
             # Answers are ciphertext: nothing to compress, no cookies, no limit on requests at once.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._context or True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(sock_connect=self._timeouts.connect),
@@ -137,7 +142,7 @@ class RelayerLink:
                         raise await _refusal(response)
                     return _object(await _read(response, MAX_DOCUMENT_BYTES), self.url)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise RelayerUnreachable(f"{self.url} does not answer ({type(error).__name__})", _CURE) from error
+            raise RelayerUnreachable(f"{self.url} does not answer ({_why(error)})", _CURE) from error
 
     # ---- requests
 
@@ -153,7 +158,7 @@ class RelayerLink:
                     self.url + "/v1/requests", data=sealed, headers=headers, timeout=timeout, allow_redirects=False
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotConnected(f"{self.url} does not take the request ({type(error).__name__})", _CURE) from error
+            raise NotConnected(f"{self.url} does not take the request ({_why(error)})", _CURE) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise RelayerUnreachable(f"{self.url} does not take the request ({type(error).__name__})", _CURE) from error
         try:
@@ -180,6 +185,13 @@ class RelayerLink:
                 return
             silence = self._timeouts.silence
             yield part
+
+
+def _why(error: Exception) -> str:
+    """A refused certificate says what was wrong with it; the texts of other errors hold nothing but addresses."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return showable(error.certificate_error)
+    return type(error).__name__
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:

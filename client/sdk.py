@@ -20,6 +20,7 @@ from chain.config import connect
 from chain.wallet import Wallet
 from client.body import Body
 from client.chain_view import ChainView
+from client.direct import link_of
 from client.directory import Directory
 from client.errors import (
     ClientError,
@@ -108,7 +109,7 @@ class Client:
                 settings.home, network_id=facts.network_id, registry=facts.registry, owner=wallet.account
             )
             own = connect(settings.network) if chain is None else None
-            relayer = link or RelayerLink(settings.relayer_url)
+            relayer = link or link_of(settings)
             try:
                 client = cls(settings, home, store, chain or own or connect(settings.network), relayer, wallet)
                 try:

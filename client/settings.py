@@ -34,6 +34,8 @@ class Settings:
     keep_texts: bool = False
     max_auto_allot_nano: int = 0
     max_request_nano: int | None = DEFAULT_MAX_REQUEST_NANO
+    direct: str | None = None
+    """host:port of a node that is dialled over RA-TLS; the relayer is then not used at all."""
     shape: Shape = field(default_factory=Shape)
 
     @property

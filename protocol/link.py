@@ -252,6 +252,18 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """Of `host:port` or `[::1]:port`. Raises ValueError."""
+    try:
+        parts = urlsplit(f"//{text.strip()}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or port is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(f"{text!r} is not of the form host:port")
+    return host, port
+
+
 def link_challenge(*, network: bytes, node: bytes, nonce: bytes, issued_at: int, origin: str) -> bytes:
     """175 bytes that the node's release key signs to speak for the node at the relayer named by `origin`.
 

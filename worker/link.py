@@ -107,6 +107,20 @@ class SignClaim(Message):
     lines: tuple[ClaimLine, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Certify(Message):
+    """Serve TLS at the unix socket `listen` under this evidence; what comes in goes on to the one at `forward`."""
+
+    KIND = 7
+    LAYOUT = (BYTES, BYTES, TEXT, TEXT)
+    evidence: bytes
+    """JSON, as the enclave made it."""
+    collateral: bytes
+    """JSON of what its quote is judged by."""
+    listen: str
+    forward: str
+
+
 # ------------------------------------------------------------------------------------------------ enclave -> agent
 
 
@@ -213,8 +227,26 @@ class Failed(Message):
     cure: str
 
 
-FROM_AGENT: tuple[type[Message], ...] = (Introduce, Attest, Post, Stored, Cancel, SignClaim)
-FROM_ENCLAVE: tuple[type[Message], ...] = (Ready, SealingKeys, EvidenceReady, Answer, Issued, ClaimSigned, Failed)
+@dataclass(frozen=True, slots=True)
+class Certified(Message):
+    """TLS is served; its key ends then, unix seconds."""
+
+    KIND = 39
+    LAYOUT = (U64,)
+    expires_at: int
+
+
+FROM_AGENT: tuple[type[Message], ...] = (Introduce, Attest, Post, Stored, Cancel, SignClaim, Certify)
+FROM_ENCLAVE: tuple[type[Message], ...] = (
+    Ready,
+    SealingKeys,
+    EvidenceReady,
+    Answer,
+    Issued,
+    ClaimSigned,
+    Failed,
+    Certified,
+)
 _KINDS = {message.KIND: message for message in FROM_AGENT + FROM_ENCLAVE}
 
 

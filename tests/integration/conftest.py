@@ -163,6 +163,8 @@ class Net:
     network: Network
     client_wire: Tap
     worker_wire: Tap
+    direct_wire: Tap
+    """Where clients dial the node without a relayer."""
     node: bytes = b""
     parties: set[bytes] = field(default_factory=set)
     """Every account that money can be on."""
@@ -346,27 +348,29 @@ async def ask(
     return text, done
 
 
-def _free_ports() -> tuple[Ports, int, int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(len(fields(Ports)) + 2)]
+def _free_ports() -> tuple[Ports, list[int]]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(len(fields(Ports)) + 4)]
     numbers = [one.getsockname()[1] for one in sockets]
     for one in sockets:
         one.close()
-    return Ports(*numbers[2:]), numbers[0], numbers[1]
+    return Ports(*numbers[4:]), numbers[:4]
 
 
 async def _start(folder: Path, supervisor: Supervisor, wires: Wires) -> Net:
-    ports, client_tap, worker_tap = _free_ports()
+    ports, (client_tap, worker_tap, direct_tap, direct_port) = _free_ports()
     home = TappedHome(folder, ports, client_tap, worker_tap)
     client_wire = wires.tap(client_tap, ports.relayer_clients)
     worker_wire = wires.tap(worker_tap, ports.relayer_workers)
     network = await Network.start(home, supervisor, lambda _: None)
-    net = Net(home, network, client_wire, worker_wire)
+    net = Net(home, network, client_wire, worker_wire, wires.tap(direct_tap, direct_port))
     names = ("deployer", "governor", "operator", "payout", "client")
     net.parties = {network.wallet(name).account for name in names}
     await net.start_relayer()
     node = await network.open_node()
     net.node = child_address(network.registry, Kind.NODE, node.state.owner, node.state.index)
     net.parties |= {net.node, network.registry, network.desired.attestation}
+    with home.agent_config.open("a", encoding="utf-8") as file:
+        file.write(f'[direct]\nlisten = "127.0.0.1:{direct_port}"\n')
     await net.start_worker()
     await net.serving()
     return net

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from protocol.link import origin_of
+from protocol.link import host_and_port, origin_of
 from wrappers.cells import account_of
 
 
@@ -37,6 +37,8 @@ class AgentConfig:
     """Key that releases are signed with, mode 0600; default `release.key` in data_dir, made by `cocoon node open`."""
     relayers: tuple[str, ...] = ()
     """ws:// or wss:// URLs of relayers to serve through."""
+    direct: tuple[str, int] | None = None
+    """`[direct] listen = "host:port"`: clients may dial this node without a relayer, over RA-TLS. Off by default."""
     collateral_file: Path | None = None
     """Attestation collateral for real quotes (JSON in dcap-qvl's form, or AMD's), renewed by the operator."""
     collateral_url: str | None = None
@@ -139,6 +141,12 @@ def _relayers(value: Any, base: Path) -> tuple[str, ...]:
     return urls
 
 
+def _direct(value: Any, base: Path) -> tuple[str, int]:
+    if not isinstance(value, dict) or set(value) != {"listen"}:
+        raise ValueError("must be a table with listen and nothing else")
+    return host_and_port(_text(value["listen"], base))
+
+
 _PARSERS: dict[str, Callable[[Any, Path], Any]] = {
     "network": _network,
     "registry": _account,
@@ -149,6 +157,7 @@ _PARSERS: dict[str, Callable[[Any, Path], Any]] = {
     "wallet_file": _path,
     "release_key_file": _path,
     "relayers": _relayers,
+    "direct": _direct,
     "collateral_file": _path,
     "collateral_url": _text,
     "gpu_manifests": _path,

@@ -19,6 +19,8 @@ from worker.link import (
     FROM_ENCLAVE,
     Answer,
     Attest,
+    Certified,
+    Certify,
     ClaimLine,
     ClaimSigned,
     EvidenceReady,
@@ -80,6 +82,7 @@ class Enclave:
         self._on_sealing = on_sealing
         self._evidence: asyncio.Future[bytes] | None = None
         self._claims: dict[int, asyncio.Future[ClaimSigned]] = {}
+        self._certified: asyncio.Future[int] | None = None
         self._attesting = asyncio.Lock()
         self.alive = True
 
@@ -108,6 +111,18 @@ class Enclave:
                     return await self._evidence
             finally:
                 self._evidence = None
+
+    async def certify(self, order: Certify) -> int:
+        """When the TLS key that is served now ends. Raises EnclaveRefused, EnclaveGone, TimeoutError."""
+        async with self._attesting:
+            self._check_alive()
+            self._certified = asyncio.get_running_loop().create_future()
+            self._link.post(order)
+            try:
+                async with asyncio.timeout(ORDER_SECONDS):
+                    return await self._certified
+            finally:
+                self._certified = None
 
     async def claim(self, seqno: int, valid_until: int, lines: tuple[ClaimLine, ...]) -> ClaimSigned:
         """Raises EnclaveRefused, EnclaveGone, TimeoutError."""
@@ -147,8 +162,7 @@ class Enclave:
     def _fail_waiting(self) -> None:
         self.alive = False
         waiting: list[asyncio.Future[Any]] = [*self._claims.values()]
-        if self._evidence is not None:
-            waiting.append(self._evidence)
+        waiting += [future for future in (self._evidence, self._certified) if future is not None]
         for future in waiting:
             if not future.done():
                 future.set_exception(EnclaveGone("the enclave ended while it worked on an order"))
@@ -165,6 +179,9 @@ class Enclave:
             case EvidenceReady():
                 if self._evidence is not None and not self._evidence.done():
                     self._evidence.set_result(message.evidence)
+            case Certified():
+                if self._certified is not None and not self._certified.done():
+                    self._certified.set_result(message.expires_at)
             case ClaimSigned():
                 claim = self._claims.get(message.order)
                 if claim is not None and not claim.done():
@@ -179,9 +196,8 @@ class Enclave:
             # It refuses every request from here on, and ends by itself: a new one is started as after any death.
             log.error("the enclave stops serving: %s. %s", message.cause, message.cure)
             return
-        waiting: asyncio.Future[Any] | None = (
-            self._evidence if message.what == "attest" else self._claims.get(message.order)
-        )
+        singly: dict[str, asyncio.Future[Any] | None] = {"attest": self._evidence, "certify": self._certified}
+        waiting = singly[message.what] if message.what in singly else self._claims.get(message.order)
         if waiting is not None and not waiting.done():
             waiting.set_exception(EnclaveRefused(f"{message.cause}. {message.cure}"))
 

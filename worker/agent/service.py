@@ -23,6 +23,8 @@ from worker.agent.attest import Attesting
 from worker.agent.claims import Claims, NoEnclave, NothingToClaim, Policy, SignedClaim
 from worker.agent.config import AgentConfig
 from worker.agent.desk import Desk
+from worker.agent.direct import Direct
+from worker.agent.direct_api import DirectApi
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
 from worker.agent.front import Front, offer_of, outgoing
 from worker.agent.journal import Journal
@@ -83,6 +85,7 @@ class Service:
         identity = NodeIdentity(network, node, config.max_in_flight)
         front = Front(self._offer, self.desk, self.journal, self.claims, self.releases)
         self.links = tuple(RelayerLink(url, identity, release_key, front) for url in config.relayers)
+        self.direct = None if config.direct is None else Direct(config.direct, DirectApi(front, self.view))
 
     async def run(self) -> None:
         """Until cancelled. Raises KeyFileError, StoreError before anything started, EnclaveGone where none ever ran."""
@@ -93,6 +96,8 @@ class Service:
                 tasks.create_task(self._forgetting())
                 for link in self.links:
                     tasks.create_task(link.run())
+                if self.direct is not None:
+                    tasks.create_task(self.direct.run())
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
         finally:
@@ -156,6 +161,8 @@ class Service:
             self.ready.clear()
             self.enclave = self._evidence = None
             self.desk.enclave_gone()
+            if self.direct is not None:
+                self.direct.gone()
             self._offer_changed()
             await enclave.stop()
 
@@ -173,6 +180,8 @@ class Service:
             else:
                 attempt = 0
                 self._evidence = evidence
+                if self.direct is not None:
+                    self.direct.admitted(enclave, evidence)
                 self.ready.set()
                 log.info("the chain shows key %s, attested until %d", enclave.key.hex(), attested_until)
                 self._offer_changed()

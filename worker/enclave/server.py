@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import signal
 import socket
@@ -19,6 +18,7 @@ from attestation.provider import ConfigfsTsm, QuoteProvider, Simulated
 from worker.enclave.config import EnclaveConfig
 from worker.enclave.gpu import GpuGuard
 from worker.enclave.keys import Keys
+from worker.enclave.server_socket import listen
 from worker.enclave.session import Loaded, Session
 from worker.engine.choose import engine_from_config
 from worker.link import FROM_AGENT, Link, LinkError
@@ -39,22 +39,6 @@ def gpu_guard(config: EnclaveConfig, source: GpuSource) -> GpuGuard | None:
     if gpu is None:
         return None
     return GpuGuard(source, gpu.policy, lambda: GpuCollateral.from_folder(gpu.manifests))
-
-
-def listen(path: Path) -> socket.socket:
-    """A listening unix socket that only this user may connect to."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old_mask = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    except OSError as error:
-        listener.close()
-        raise OSError(f"cannot listen on {path}: {error.strerror}. Give a path that is short and writable") from error
-    finally:
-        os.umask(old_mask)
-    listener.listen(1)
-    return listener
 
 
 async def first_agent(listener: socket.socket) -> Link:

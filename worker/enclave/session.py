@@ -16,6 +16,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from attestation.provider import QuoteProvider
+from attestation.strict import Malformed
 from protocol.errors import Code, WireError
 from protocol.frames import Refusal, error_frame
 from protocol.offer import AnnouncedKey
@@ -26,6 +27,7 @@ from worker.enclave.answer import Answering, Refused, inner_receipt, plan
 from worker.enclave.attest import GPU_CURE, evidence_for
 from worker.enclave.books import Books, BooksError
 from worker.enclave.config import EnclaveConfig
+from worker.enclave.direct import Direct
 from worker.enclave.gpu import GpuFailed, GpuGuard
 from worker.enclave.keys import Keys
 from worker.enclave.opening import open_request
@@ -34,6 +36,8 @@ from worker.engine.api import Engine, ModelInfo
 from worker.link import (
     Attest,
     Cancel,
+    Certified,
+    Certify,
     ClaimSigned,
     Failed,
     Introduce,
@@ -108,6 +112,7 @@ class Session:
         self._node: _Node | None = None
         self._running: dict[bytes, _Running] = {}
         self._in_flight = 0
+        self._direct = Direct(loaded.keys)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -129,6 +134,7 @@ class Session:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._direct.close()
 
     def _dispatch(self, message: Message) -> None:
         match message:
@@ -149,6 +155,8 @@ class Session:
                 self._cancel(message.request_id)
             case SignClaim():
                 self._spawn(self._claim(self._introduced(), message))
+            case Certify():
+                self._spawn(self._certify(message))
             case _:
                 raise LinkError(f"{type(message).__name__} is not for the enclave")
 
@@ -214,6 +222,12 @@ class Session:
                 while self._running:
                     await next(iter(self._running.values())).ended.wait()
         await self._link.close()
+
+    async def _certify(self, order: Certify) -> None:
+        try:
+            await self._link.send(Certified(await self._direct.certify(order, int(time.time()))))
+        except (Malformed, OSError) as error:
+            await self._link.send(Failed("certify", 0, str(error), "Attest it, then certify it with that evidence"))
 
     # ---- requests
 
