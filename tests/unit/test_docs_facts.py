@@ -43,8 +43,9 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 def test_the_examples_of_settings_are_taken(tmp_path: Path) -> None:
-    agent, enclave, gpu, relayer = (tomllib.loads(block) for block in blocks("operator.md", "toml"))
+    agent, enclave, gpu, direct, relayer = (tomllib.loads(block) for block in blocks("operator.md", "toml"))
     assert worker.agent.config.parse(agent, where="agent.toml", base=tmp_path).relayers
+    assert worker.agent.config.parse({**agent, **direct}, where="agent.toml", base=tmp_path).direct
     assert not worker.enclave.config.parse(enclave, where="enclave.toml").simulated
     assert worker.enclave.config.parse({**enclave, **gpu}, where="enclave.toml").gpu
     assert engine_from_config(enclave["engine"], simulated=False)

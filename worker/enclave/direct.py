@@ -18,7 +18,7 @@ from attestation.strict import Malformed
 from attestation.tls import server_context
 from worker.enclave.keys import Keys
 from worker.enclave.server_socket import listen
-from worker.link import Certify
+from worker.link import Certified, Certify, Failed
 from worker.pump import close, join
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,16 @@ class Direct:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def certify(self, order: Certify, now: int) -> int:
-        """When the new TLS key ends, unix seconds. Raises Malformed, OSError.
+    async def certify(self, order: Certify, now: int) -> Certified | Failed:
+        """What the agent is answered. Its evidence is public and checked by peers; checked here is only what would make
+        it useless to them."""
+        try:
+            return Certified(await self._serve(order, now))
+        except (Malformed, OSError) as error:
+            return Failed("certify", 0, str(error), "Attest the enclave, then certify it with that evidence")
 
-        The agent's evidence is public and is checked by peers. Checked here is only what would make it useless to them.
-        """
+    async def _serve(self, order: Certify, now: int) -> int:
+        """When the new TLS key ends, unix seconds."""
         evidence = Evidence.from_json(order.evidence)
         if evidence.binding.signing_key != self._keys.public:
             raise Malformed("the evidence is of another enclave")

@@ -16,7 +16,6 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from attestation.provider import QuoteProvider
-from attestation.strict import Malformed
 from protocol.errors import Code, WireError
 from protocol.frames import Refusal, error_frame
 from protocol.offer import AnnouncedKey
@@ -36,7 +35,6 @@ from worker.engine.api import Engine, ModelInfo
 from worker.link import (
     Attest,
     Cancel,
-    Certified,
     Certify,
     ClaimSigned,
     Failed,
@@ -224,10 +222,7 @@ class Session:
         await self._link.close()
 
     async def _certify(self, order: Certify) -> None:
-        try:
-            await self._link.send(Certified(await self._direct.certify(order, int(time.time()))))
-        except (Malformed, OSError) as error:
-            await self._link.send(Failed("certify", 0, str(error), "Attest it, then certify it with that evidence"))
+        await self._link.send(await self._direct.certify(order, int(time.time())))
 
     # ---- requests
 
