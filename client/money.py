@@ -25,9 +25,10 @@ from protocol.link_messages import ReleaseRequest
 from wrappers import escrow as messages
 from wrappers import registry as births
 from wrappers.code import Contract, code_hash
-from wrappers.escrow import CloseRelease, EscrowConfig, EscrowState, FirstAllotment, Row, RowTerms
+from wrappers.escrow import CloseRelease, EscrowConfig, EscrowState, FirstAllotment
 from wrappers.fees import Fees
 from wrappers.registry import Kind, child_address
+from wrappers.rows import Row, RowTerms
 from wrappers.signed import Release, verify
 
 RELEASE_SECONDS = 300

@@ -45,7 +45,8 @@ from client.store import Store
 from client.trust import RefusedNode, TrustedNode
 from protocol.account import MAX_REQUEST_SECONDS
 from protocol.receipts import SignedReceipt
-from wrappers.escrow import EscrowState, Row
+from wrappers.escrow import EscrowState
+from wrappers.rows import Row
 from wrappers.signed import Terms, verify
 
 __all__ = [

@@ -33,7 +33,7 @@ from protocol.opening import Opening, Shape
 from protocol.receipts import IssuedReceipt
 from protocol.sealing import seal
 from protocol.stream import Completed, Refused
-from wrappers.escrow import Row
+from wrappers.rows import Row
 
 MAX_TICKETS = 4
 """Request ids that one call may use up: a refused one is burnt, and asking again takes a fresh one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,6 +30,7 @@ from wrappers.code import Contract, code, code_hash
 from wrappers.fees import Fees, Prices
 from wrappers.node import ClaimEntry, Entry
 from wrappers.registry import Kind, Parameters, RegistryState
+from wrappers.rows import Fee, RowTerms, Shares
 from wrappers.signed import Claim, GenesisState, Receipt, Release, Voucher, network_id, sign
 
 TON = 1_000_000_000
@@ -78,6 +79,7 @@ class World:
     enclave_key: Ed25519PrivateKey = field(default_factory=lambda: key_of("enclave"))
     release_key: Ed25519PrivateKey = field(default_factory=lambda: key_of("release"))
     payout: bytes = field(default_factory=lambda: Wallet(key_of("payout")).account)
+    treasury: bytes = field(default_factory=lambda: account_of_name("treasury"))
     parameters: Parameters = PARAMETERS
     verifier: bool = False
     """Whether the network has the real verifier, under the simulated root, for which every verdict needs a quote. Else
@@ -104,6 +106,7 @@ class World:
             code(Contract.STUB),
             code(Contract.NODE),
             code(Contract.ESCROW),
+            treasury=self.treasury if self.parameters.fee else NO_HASH,
         )
 
     def genesis_body(self, account: bytes, state: Cell, key: Ed25519PrivateKey | None = None) -> Cell:
@@ -182,12 +185,19 @@ class World:
         wallet = wallet or self.client
         config = escrow.EscrowConfig(public(self.voucher_key), first)
         body = registry.open_escrow(code_hash(Contract.ESCROW), index, config)
-        value = value_nano or self.fees.open_escrow(0, first.amount_nano if first else None)
+        shared = first is not None and first.terms.shares is not None
+        value = value_nano or self.fees.open_escrow(0, first.amount_nano if first else None, shared=shared)
         trace = self.send(wallet, self.registry, value, body)
         return registry.child_address(self.registry, Kind.ESCROW, wallet.account, index), trace
 
-    def row_terms(self, close_timer: int = HOUR) -> escrow.RowTerms:
-        return escrow.RowTerms(public(self.release_key), close_timer)
+    def row_terms(self, close_timer: int = HOUR, shares: Shares | None = None) -> RowTerms:
+        return RowTerms(public(self.release_key), close_timer, shares)
+
+    @property
+    def shares(self) -> Shares:
+        """Ten percent to a relayer, five for a royalty, and what the network takes."""
+        fee = Fee(self.parameters.fee, self.treasury) if self.parameters.fee else None
+        return Shares(1000, 500, account_of_name("relayer"), account_of_name("royalty"), fee)
 
     def verdict(self, account: bytes, key: Ed25519PrivateKey | None = None, **changes: int) -> node.VerdictBody:
         state = self.node(account)
@@ -301,8 +311,9 @@ class World:
         return sign(Release(row.allotment, row.seqno, allotted), self.release_key)
 
 
-def built_world(global_id: int | None = None, *, verifier: bool = False) -> World:
-    world = World(Ledger() if global_id is None else Ledger(global_id=global_id), verifier=verifier)
+def built_world(global_id: int | None = None, *, verifier: bool = False, fee: int = 0) -> World:
+    ledger = Ledger() if global_id is None else Ledger(global_id=global_id)
+    world = World(ledger, verifier=verifier, parameters=replace(PARAMETERS, fee=fee))
     world.deploy()
     world.fund_wallets(world.governor, world.operator, world.client, world.stranger)
     world.ledger.faucet(world.payout, TON)

@@ -50,6 +50,8 @@ class ContractError(IntEnum):
     WRONG_AMOUNT = 507
     NOT_RIPE = 508
     NO_KEY = 509
+    NO_NEXT_KEY = 510
+    SMALL_SHARES = 511
 
     JOB_ACCEPTED = 600
     NOT_ACCEPTED = 601
@@ -89,7 +91,8 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
         "the registry opens children with other code than the message expects", "read its code hashes, review, resend"
     ),
     _E.BAD_TERMS: Explanation(
-        "close timer outside the registry's bounds, or a share that is not 0", "choose terms within the bounds"
+        "close timer or shares outside the bounds, a share for nobody, or another treasury's than the escrow froze",
+        "choose terms within the bounds; with shares send allot_shared, without them allot",
     ),
     _E.BAD_PARAMETERS: Explanation("parameters outside the bounds in code", "see contracts/registry/governance.fc"),
     _E.OPENING_STOPPED: Explanation("the governor has stopped openings of this kind", "wait for a proposal to reopen"),
@@ -128,7 +131,14 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.NOT_FREE: Explanation("the amount is more than the free part of the deposit", "top up, or release rows"),
     _E.CLOSING: Explanation("row or account is closing", "wait for it to end, then allot or open again"),
     _E.WRONG_AMOUNT: Explanation("the amount is 0, or outside what the row allows", "choose another amount"),
-    _E.NO_KEY: Explanation("the claim names no enclave key", "claim under the key that signed the receipts"),
+    _E.NO_KEY: Explanation(
+        "no key is named, or one that the row does not keep beside its current one", "name the key that is meant"
+    ),
+    _E.NOT_RIPE: Explanation("no timer has run", "wait until Row.closing_at, or NextKey.ready_at; then pay_shares"),
+    _E.NO_NEXT_KEY: Explanation("no voucher key waits to be put in place", "the owner sends rotate_voucher_key first"),
+    _E.SMALL_SHARES: Explanation(
+        "a share is not worth its message yet", "wait until more is paid, or until the row ends"
+    ),
     _E.JOB_ACCEPTED: Explanation("a node has accepted the job already", "leave it to that node"),
     _E.NOT_ACCEPTED: Explanation("no node has accepted the job", "have the node's accept_job land first"),
     _E.HAS_RESULT: Explanation("the job has its result", "deliver it, or finish the job after the delivery window"),
@@ -152,7 +162,6 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.OTHER_RECEIPT: Explanation(
         "the receipt is for another node, escrow, allotment or seq", "name those that the receipt is for"
     ),
-    _E.NOT_RIPE: Explanation("no row's close timer has run", "wait until Row.closing_at"),
 }
 
 

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
-from pytoniq_core import Builder, Cell, Slice, begin_cell
+from pytoniq_core import Cell, begin_cell
 
 from wrappers.cells import CellError
 from wrappers.dicts import ids_cell, load_ids
 from wrappers.ops import Op
+from wrappers.rows import Fee, Row, RowTerms, fee_builder, load_fee
 from wrappers.signed import allotment_id
 
 STUB_BITS = 552
 MAX_ROWS = 16
 MAX_KEYS = 16
 """Enclave keys per row."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowTerms:
-    """Frozen into a row when it is allotted. Shares in 1/10000 of a payment; must be 0 now. TL-B: RowTerms."""
-
-    release_key: bytes
-    close_timer: int
-    relayer_share: int = 0
-    royalty_share: int = 0
-    treasury_share: int = 0
-
-    def to_cell(self) -> Cell:
-        cell = begin_cell().store_bytes(self.release_key).store_uint(self.close_timer, 32)
-        cell.store_uint(self.relayer_share, 16).store_uint(self.royalty_share, 16)
-        return cell.store_uint(self.treasury_share, 16).end_cell()
-
-    @classmethod
-    def from_cell(cls, cell: Cell) -> Self:
-        s = cell.begin_parse()
-        return cls(s.load_bytes(32), s.load_uint(32), s.load_uint(16), s.load_uint(16), s.load_uint(16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,71 +46,20 @@ class EscrowConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRow:
-    """What one enclave key was paid, and the client's highest consent seen for it. None of it ever decreases."""
+class NextKey:
+    """A voucher key that waits to replace the present one. TL-B: NextKey."""
 
-    paid_nano: int = 0
-    cap_nano: int = 0
-    acked_nano: int = 0
-    seq: int = 0
+    key: bytes
+    ready_at: int
+    """From then on anyone may put it in place, and what the key before it signed is worth nothing."""
 
-    def to_builder(self) -> Builder:
-        cell = begin_cell().store_uint(self.paid_nano, 64).store_uint(self.cap_nano, 64)
-        return cell.store_uint(self.acked_nano, 64).store_uint(self.seq, 32)
+    def to_cell(self) -> Cell:
+        return begin_cell().store_bytes(self.key).store_uint(self.ready_at, 32).end_cell()
 
     @classmethod
-    def from_slice(cls, s: Slice) -> Self:
-        return cls(s.load_uint(64), s.load_uint(64), s.load_uint(64), s.load_uint(32))
-
-
-NO_KEY = bytes(32)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One allotment: a part of the deposit that is reserved for one node. TL-B: Row."""
-
-    epoch: int
-    """Logical time at which it was allotted."""
-    allotted_nano: int
-    paid_nano: int
-    seqno: int
-    """Counts raises and releases: an old release is worth nothing."""
-    closing_at: int
-    """When it may be dropped; 0 while it is not closing."""
-    terms: RowTerms
-    keys: Mapping[bytes, KeyRow] = field(default_factory=dict)
-    current_key: bytes | None = None
-    """The key of the last settlement, kept in the row itself."""
-    outdated: KeyRow | None = None
-    """The current key's old entry among the keys before it, which counts for nothing."""
-    allotment: bytes = NO_KEY
-    """Allotment id, derived from network, escrow, epoch and node."""
-
-    def to_builder(self) -> Builder:
-        old = {key: row for key, row in self.keys.items() if key != self.current_key}
-        if self.current_key is not None and self.outdated is not None:
-            old[self.current_key] = self.outdated
-        current = self.keys[self.current_key] if self.current_key is not None else KeyRow()
-        cell = begin_cell().store_uint(self.epoch, 64).store_uint(self.allotted_nano, 64)
-        cell.store_uint(self.seqno, 32).store_uint(self.closing_at, 32).store_bytes(self.current_key or NO_KEY)
-        cell.store_uint(self.paid_nano, 64).store_cell(current.to_builder().end_cell())
-        cell.store_uint(len(old), 8).store_dict(ids_cell(old, KeyRow.to_builder))
-        return cell.store_ref(self.terms.to_cell())
-
-    @classmethod
-    def from_slice(cls, s: Slice) -> Self:
-        epoch, allotted, seqno, closing_at = s.load_uint(64), s.load_uint(64), s.load_uint(32), s.load_uint(32)
-        current, paid, current_row, count = s.load_bytes(32), s.load_uint(64), KeyRow.from_slice(s), s.load_uint(8)
-        keys = load_ids(s, KeyRow.from_slice)
-        if len(keys) != count:
-            raise CellError("a row's key count does not agree with its keys")
-        outdated = keys.get(current)
-        if current != NO_KEY:
-            keys[current] = current_row
-        terms = RowTerms.from_cell(s.load_ref())
-        key = current if current != NO_KEY else None
-        return cls(epoch, allotted, paid, seqno, closing_at, terms, keys, key, outdated)
+    def from_cell(cls, cell: Cell) -> Self:
+        s = cell.begin_parse()
+        return cls(s.load_bytes(32), s.load_uint(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +81,9 @@ class EscrowState:
     index: int
     min_close_timer: int
     max_close_timer: int
+    next_key: NextKey | None = None
+    fee: Fee | None = None
+    """What the treasury gets of every row's payments."""
 
     @property
     def free_nano(self) -> int:
@@ -160,7 +92,9 @@ class EscrowState:
 
     def to_cell(self) -> Cell:
         static = begin_cell().store_bytes(self.registry)
+        static.store_maybe_ref(self.next_key.to_cell() if self.next_key else None)
         static.store_uint(self.min_close_timer, 32).store_uint(self.max_close_timer, 32)
+        static.store_cell(fee_builder(self.fee).end_cell())
         root = begin_cell().store_bytes(self.owner).store_uint(self.index, 32).store_bytes(self.voucher_key)
         root.store_bytes(self.network_id).store_bit(int(self.closing))
         root.store_uint(len(self.rows), 8).store_dict(ids_cell(self.rows, Row.to_builder))
@@ -190,8 +124,8 @@ class EscrowState:
         if len(bare) != count:
             raise CellError("the row count does not agree with the rows")
         static = s.load_ref().begin_parse()
-        registry = static.load_bytes(32)
-        min_timer, max_timer = static.load_uint(32), static.load_uint(32)
+        registry, pending = static.load_bytes(32), static.load_maybe_ref()
+        min_timer, max_timer, fee = static.load_uint(32), static.load_uint(32), load_fee(static)
         if s.remaining_bits or s.remaining_refs or static.remaining_bits or static.remaining_refs:
             raise CellError("data beyond the end")
         if escrow is None:
@@ -214,14 +148,9 @@ class EscrowState:
             index,
             min_timer,
             max_timer,
+            NextKey.from_cell(pending) if pending is not None else None,
+            fee,
         )
-
-
-def payable(row: Row, key: bytes, cumulative_nano: int, cap_nano: int) -> int:
-    """What a settlement of `cumulative_nano` under a voucher for `cap_nano` would pay now, in nanoTON."""
-    known = row.keys.get(key, KeyRow())
-    target = min(cumulative_nano, max(cap_nano, known.cap_nano))
-    return max(0, min(target - known.paid_nano, row.allotted_nano - row.paid_nano))
 
 
 def top_up() -> Cell:

@@ -17,7 +17,7 @@ TEN_YEARS = 315_360_000
 class Gas:
     """Gas constants of gas.fc; tests compare both files and pin each to a measurement."""
 
-    OPEN: Final = 7550
+    OPEN: Final = 9800
     VERDICT: Final = 44550
     NODE_INIT: Final = 6000
     PAID: Final = 5050
@@ -26,18 +26,24 @@ class Gas:
     CLAIM: Final = 3950
     CLAIM_ENTRY: Final = 1650
     CLAIM_RECEIPT: Final = 6950
-    ESCROW_INIT: Final = 6200
-    SETTLE: Final = 30050
+    ESCROW_INIT: Final = 7800
+    SETTLE: Final = 31200
     TOP_UP: Final = 2450
-    ALLOT: Final = 16300
-    RAISE: Final = 15500
-    LOWER: Final = 19500
-    RECLAIM: Final = 19350
+    ALLOT: Final = 17500
+    RAISE: Final = 16800
+    ALLOT_SHARED: Final = 21500
+    ORDER_JOB: Final = 12400
+    PAY_SHARES: Final = 32000
+    ROTATE_VOUCHER_KEY: Final = 12000
+    APPLY_VOUCHER_KEY: Final = 11800
+    GIVE_UP_KEY: Final = 32000
+    LOWER: Final = 20200
+    RECLAIM: Final = 20200
     WITHDRAW: Final = 7400
     CLOSE: Final = 6000
-    CLOSE_ROW: Final = 18600
+    CLOSE_ROW: Final = 19500
     FINISH: Final = 6000
-    FINISH_ROW: Final = 4750
+    FINISH_ROW: Final = 5900
     JOB_INIT: Final = 5300
     ACCEPTED: Final = 7500
     JOB_POSTED: Final = 7100
@@ -57,6 +63,8 @@ class Size:
     ESCROW_DATA_BITS: Final = 1700
     ROW_CELLS: Final = 3
     ROW_BITS: Final = 1500
+    SHARES_BITS: Final = 881
+    NEXT_KEY_BITS: Final = 288
     KEY_ROW_CELLS: Final = 2
     KEY_ROW_BITS: Final = 800
     OPEN_CELLS: Final = 10
@@ -137,6 +145,10 @@ class Fees:
         """Kept aside for each row; the owner has it back when the account ends."""
         return self.prices.storage(Size.ROW_CELLS, Size.ROW_BITS, TEN_YEARS)
 
+    def shares_rent(self) -> int:
+        """Kept aside beside `row_rent` for a row that pays shares."""
+        return self.prices.storage(1, Size.SHARES_BITS, TEN_YEARS)
+
     def key_row_rent(self) -> int:
         """Kept from the first payment under each further key of a row (at most all of it), for that key's ten years."""
         return self.prices.storage(Size.KEY_ROW_CELLS, Size.KEY_ROW_BITS, TEN_YEARS)
@@ -159,10 +171,16 @@ class Fees:
         stake = max(stake_nano or 0, self.parameters.min_stake_nano)
         return stake + self.parameters.gas_level_nano + self.node_rent() + self._birth(Contract.NODE, Gas.NODE_INIT)
 
-    def open_escrow(self, deposit_nano: int = 0, first_allotment_nano: int | None = None) -> int:
-        """Value of open_escrow that leaves at least `deposit_nano` as deposit, the first allotment included in it."""
+    def open_escrow(
+        self, deposit_nano: int = 0, first_allotment_nano: int | None = None, *, shared: bool = False
+    ) -> int:
+        """Value of open_escrow that leaves at least `deposit_nano` as deposit, the first allotment included in it.
+
+        `shared`: the first row pays shares.
+        """
         deposit = max(deposit_nano, self.parameters.min_deposit_nano, first_allotment_nano or 0)
         rent = self.escrow_rent() + (self.row_rent() if first_allotment_nano is not None else 0)
+        rent += self.shares_rent() if shared else 0
         return deposit + rent + self._birth(Contract.ESCROW, Gas.ESCROW_INIT)
 
     def verdict(self) -> int:
@@ -217,6 +235,32 @@ class Fees:
 
     def finish(self, rows: int) -> int:
         return self.prices.gas(Gas.FINISH + rows * Gas.FINISH_ROW) + 2 * self.prices.forward(0, 0)
+
+    def allot_shared(self) -> int:
+        """Taken from what `allot_shared` brings; the rest becomes deposit."""
+        return self.prices.gas(Gas.ALLOT_SHARED) + self.row_rent() + self.shares_rent()
+
+    def order_job(self, config: Cell) -> int:
+        """Beside the amount: `config` on its way, and what it takes to credit the amount again if it is refused.
+
+        The registry's own need comes on top of it, from value and amount.
+        """
+        gas = self.prices.gas(Gas.ORDER_JOB) + self.prices.gas(Gas.OPEN) + self.prices.gas(Gas.TOP_UP)
+        return gas + self.prices.forward(*size_of(config)) + self.prices.forward(0, 0)
+
+    def pay_shares(self) -> int:
+        return self.prices.gas(Gas.PAY_SHARES) + 5 * self.prices.forward(0, 0)
+
+    def rotate_voucher_key(self) -> int:
+        """Rent of the key that waits included, which the owner has back when the account ends."""
+        rent = self.prices.storage(1, Size.NEXT_KEY_BITS, TEN_YEARS)
+        return rent + self.prices.gas(Gas.ROTATE_VOUCHER_KEY) + 2 * self.prices.forward(0, 0)
+
+    def apply_voucher_key(self) -> int:
+        return self.prices.gas(Gas.APPLY_VOUCHER_KEY) + 2 * self.prices.forward(0, 0)
+
+    def give_up_key(self) -> int:
+        return self.prices.gas(Gas.GIVE_UP_KEY) + 2 * self.prices.forward(0, 0)
 
     # ------------------------------------------------------------------------------------------ jobs and the court
 

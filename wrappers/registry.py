@@ -15,6 +15,7 @@ from wrappers.dicts import ids_cell, load_ids
 from wrappers.escrow import EscrowConfig
 from wrappers.node import NodeConfig
 from wrappers.ops import Op
+from wrappers.rows import NOBODY, Fee, fee_builder, load_fee
 
 YEAR_SECONDS = 31_536_000
 
@@ -66,9 +67,10 @@ class Parameters:
     challenge_window: int
     min_close_timer: int
     max_close_timer: int
+    fee: int = 0
+    """The treasury's share of each payment, in 1/10000; at most 500."""
 
 
-NOBODY = bytes(32)
 STOP_NODES, STOP_ESCROWS = 1, 2
 DAY_SECONDS = 86_400
 PROPOSAL_LIFE = 14 * DAY_SECONDS
@@ -103,7 +105,8 @@ class Settings:
         p = self.parameters
         cells, bits = size_of(living_code(self.escrow_code))
         terms = begin_cell().store_uint(p.min_close_timer, 32).store_uint(p.max_close_timer, 32)
-        return terms.store_uint(cells, 16).store_uint(bits, 32).store_ref(self.escrow_code).end_cell()
+        terms.store_uint(cells, 16).store_uint(bits, 32).store_ref(self.escrow_code)
+        return terms.store_cell(fee_builder(Fee(p.fee, self.treasury) if p.fee else None).end_cell()).end_cell()
 
     def to_cell(self) -> Cell:
         p = self.parameters
@@ -176,7 +179,8 @@ class RegistryState:
             gas_level, threshold = node.load_coins() or 0, node.load_coins() or 0
             unbonding, claim_window, challenge_window = (node.load_uint(32) for _ in range(3))
             min_timer, max_timer = escrow.load_uint(32), escrow.load_uint(32)
-            node_code, escrow_code = node.load_ref(), escrow.load_ref()
+            escrow.skip_bits(16 + 32)
+            node_code, escrow_code, fee = node.load_ref(), escrow.load_ref(), load_fee(escrow)
         except Exception as error:  # pytoniq-core raises many unrelated types on malformed input
             raise CellError(f"not a registry's state: {error}") from error
         parameters = Parameters(
@@ -189,6 +193,7 @@ class RegistryState:
             challenge_window,
             min_timer,
             max_timer,
+            fee.share if fee is not None else 0,
         )
         state = cls(
             governor,

@@ -16,7 +16,8 @@ from relayer.api.worker_link import WorkerLink
 from relayer.chain.mirror import Mirror, Seen
 from relayer.config import Limits
 from relayer.errors import Refusal
-from wrappers.escrow import EscrowState, KeyRow, Row
+from wrappers.escrow import EscrowState
+from wrappers.rows import KeyRow, Row
 
 MAX_BUCKETS = 50_000
 MAX_STRANGERS = 64

@@ -24,8 +24,9 @@ from relayer.errors import Refusal
 from relayer.log import log
 from relayer.store.store import Store, StoredReceipt
 from relayer.store.writer import Writer
-from wrappers.escrow import EscrowState, Row
+from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
+from wrappers.rows import Row
 from wrappers.signed import Release, verify
 
 CLOCK_SLACK_SECONDS = 120

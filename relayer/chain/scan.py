@@ -14,8 +14,9 @@ from relayer.core.tally import Tally
 from relayer.log import log
 from relayer.store.store import Entry, Mark
 from relayer.store.writer import Writer
-from wrappers.escrow import EscrowState, KeyRow
+from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
+from wrappers.rows import KeyRow
 
 AT_ONCE = 8
 ESCROWS_PER_ROUND = 200

@@ -17,6 +17,7 @@ from wrappers.cells import address_of
 from wrappers.code import Contract, code, living_code
 from wrappers.errors import ContractError
 from wrappers.ops import Op
+from wrappers.rows import KeyRow
 from wrappers.signed import Receipt, Release, Voucher, allotment_id, network_id, sign
 
 
@@ -77,7 +78,7 @@ def test_the_highest_cap_seen_counts_and_nothing_decreases(world: World, pair: P
         entry = world.entry(pair.escrow, pair.node, cumulative, cap=cap, acked=acked, seq=9)
         assert not world.claim(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)]).failed
     row = world.escrow(pair.escrow).rows[pair.node].keys[public(world.enclave_key)]
-    assert row == escrow.KeyRow(TON // 4, TON, 7, 9)
+    assert row == KeyRow(TON // 4, TON, 7, 9)
 
 
 def test_g4_the_same_claim_again_pays_nothing(world: World, pair: Pair) -> None:

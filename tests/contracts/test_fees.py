@@ -17,7 +17,7 @@ from chain.api import Transaction
 from devnet.ledger import Rejected
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, built_world, key_of, make_pair, public
-from wrappers import escrow, node, registry
+from wrappers import escrow, escrow_rare, node, registry
 from wrappers.code import Contract, code, code_hash, size_of
 from wrappers.errors import ContractError
 from wrappers.fees import Gas, Size
@@ -66,10 +66,17 @@ class Deep:
         return trace
 
 
+def allotment(world: World, row: bytes) -> Cell:
+    if world.parameters.fee:
+        return escrow_rare.allot_shared(row, TON, world.row_terms(shares=world.shares))
+    return escrow.allot(row, TON, world.row_terms())
+
+
 def make_deep(world: World, base: bytes) -> Deep:
+    """In a network with a fee all rows pay shares, to three receivers."""
     account, _ = world.open_escrow(value_nano=world.fees.open_escrow(10 * TON))
     for row in [*neighbours(base, 15), base]:
-        trace = world.send(world.client, account, TON, escrow.allot(row, TON, world.row_terms()))
+        trace = world.send(world.client, account, TON, allotment(world, row))
         assert not trace.failed
     deep = Deep(world, account, base)
     for key in [*neighbours(base, 15), base]:
@@ -111,17 +118,21 @@ def measure() -> dict[str, int]:
     open_gas = gas_at(trace, world.registry)
     first = escrow.FirstAllotment(account, 2 * TON, world.row_terms())
     account, trace = world.open_escrow(first=first)
-    used["ESCROW_INIT"] = gas_at(trace, account)
-    used["OPEN"] = max(open_gas, gas_at(trace, world.registry))
+    shared = built_world(fee=500)
+    _, other = shared.open_escrow(first=replace(first, terms=shared.row_terms(shares=shared.shares)))
+    used["ESCROW_INIT"] = max(gas_at(trace, account), gas_at(other, account))
+    used["OPEN"] = max(open_gas, gas_at(trace, world.registry), gas_at(other, shared.registry))
     used.update(measure_node())
     used.update(measure_jobs())
-    deep = [measure_deep(base) for base in BASES]
-    used.update({name: max(each[name] for each in deep) for name in deep[0]})
+    for base in BASES:
+        for fee in (0, 500):
+            for name, gas in measure_deep(base, fee).items():
+                used[name] = max(gas, used.get(name, 0))
     return used
 
 
-def measure_deep(base: bytes) -> dict[str, int]:
-    world = built_world()
+def measure_deep(base: bytes, fee: int) -> dict[str, int]:
+    world = built_world(fee=fee)
     deep = make_deep(world, base)
     account, ledger = deep.escrow, world.ledger
     used: dict[str, int] = {}
@@ -162,8 +173,10 @@ def measure_deep(base: bytes) -> dict[str, int]:
     last = neighbours(base, 15)[-1]
     paid = world.escrow(account).rows[last].paid_nano
     assert not world.send(world.client, account, TON, escrow.lower(last, paid, release(last, paid))).failed
-    trace = world.send(world.client, account, TON, escrow.allot(last, 1, world.row_terms()))
-    used["ALLOT"] = gas_at(trace, account)
+    trace = world.send(world.client, account, TON, allotment(world, last))
+    used["ALLOT_SHARED" if fee else "ALLOT"] = gas_at(trace, account)
+    ledger.revert(snapshot)
+    used.update(measure_rare(deep, at, client))
 
     world = built_world()
     empty, _ = world.open_escrow()
@@ -173,6 +186,37 @@ def measure_deep(base: bytes) -> dict[str, int]:
     used["FINISH"] = used["CLOSE"]
     used["FINISH_ROW"] = -(-(finish_with_rows - used["FINISH"]) // 16)
     return used
+
+
+def measure_rare(
+    deep: Deep, at: Callable[[Callable[[], Trace]], int], client: Callable[[Cell | None], Callable[[], Trace]]
+) -> dict[str, int]:
+    world, base = deep.world, deep.node
+    used: dict[str, int] = {}
+    if world.parameters.fee:
+        used["PAY_SHARES"] = at(client(escrow_rare.pay_shares(base)))
+    used["ROTATE_VOUCHER_KEY"] = at(client(escrow_rare.rotate_voucher_key(b"\x01" * 32)))
+    used["GIVE_UP_KEY"] = max(at(client(escrow_rare.give_up_key(base, key))) for key in neighbours(base, 15)[::7])
+
+    def applied() -> Trace:
+        world.send(world.client, deep.escrow, TON, escrow_rare.rotate_voucher_key(b"\x01" * 32))
+        world.ledger.now += 8 * DAY
+        return world.send(world.stranger, deep.escrow, TON, escrow_rare.apply_voucher_key())
+
+    used["APPLY_VOUCHER_KEY"] = at(applied)
+    config = wide_config()
+    body = escrow_rare.order_job(1, NO_HASH, 0, config)
+    used["ORDER_JOB"] = gas_at(world.send(world.client, deep.escrow, TON, body), deep.escrow)
+    return used
+
+
+def wide_config() -> Cell:
+    """As many cells as a job's configuration of sixteen nodes has."""
+    cells = [begin_cell().store_uint(i, 300).end_cell() for i in range(16)]
+    while len(cells) > 1:
+        pairs = zip(cells[::2], cells[1::2], strict=True)
+        cells = [begin_cell().store_ref(a).store_ref(b).end_cell() for a, b in pairs]
+    return begin_cell().store_ref(cells[0]).end_cell()
 
 
 def measure_node() -> dict[str, int]:
@@ -280,6 +324,15 @@ def borders(world: World, pair: Pair) -> dict[str, Border]:
         "reclaim": Border(client, pair.escrow, fees.reclaim(), escrow.reclaim(pair.node)),
         "withdraw": Border(client, pair.escrow, fees.withdraw(), escrow.withdraw(TON // 2)),
         "close": Border(client, pair.escrow, fees.close(len([row])), escrow.close([released])),
+        "allot_shared": Border(
+            client,
+            pair.escrow,
+            fees.allot_shared(),
+            escrow_rare.allot_shared(other, TON // 2, world.row_terms(shares=world.shares)),
+        ),
+        "rotate_voucher_key": Border(
+            client, pair.escrow, fees.rotate_voucher_key(), escrow_rare.rotate_voucher_key(NO_HASH[1:] + b"\x01")
+        ),
     }
 
 
@@ -297,6 +350,8 @@ BORDERS = [
     "withdraw",
     "close",
     "plain transfer",
+    "allot_shared",
+    "rotate_voucher_key",
 ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from pytoniq_core import Cell, begin_cell
 from test_escrow import code_of
@@ -115,12 +113,6 @@ def test_the_configuration_of_a_birth_may_not_be_exotic(world: World) -> None:
         body = begin_cell().store_uint(op, 32).store_bytes(code_hash(contract)).store_uint(9, 32)
         trace = world.send(world.client, world.registry, 9 * TON, body.store_ref(merkle_proof()).end_cell())
         assert trace.failed[0].exit_code == ContractError.EXOTIC_CELL
-
-
-def test_shares_are_refused_while_nothing_pays_them(world: World, pair: Pair) -> None:
-    for share in ("relayer_share", "royalty_share", "treasury_share"):
-        terms = replace(world.row_terms(), **{share: 1})  # type: ignore[arg-type]
-        assert owned(world, pair, escrow.allot(OTHER, 1, terms)) == ContractError.BAD_TERMS
 
 
 # ------------------------------------------------------------------------------------------------ messages to their end

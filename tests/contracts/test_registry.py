@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pytoniq_core import begin_cell
@@ -16,6 +17,7 @@ from wrappers.code import Contract, code, code_hash
 from wrappers.errors import ContractError
 from wrappers.ops import Op
 from wrappers.registry import Kind
+from wrappers.rows import Fee, Shares
 from wrappers.signed import GenesisState, network_id, sign
 
 MAINNET = -239
@@ -109,15 +111,14 @@ def test_open_with_another_code_hash_is_refused(world: World) -> None:
     [
         ({"close_timer": HOUR - 1}, TON, ContractError.BAD_TERMS),
         ({"close_timer": 8 * 86_400}, TON, ContractError.BAD_TERMS),
-        ({"relayer_share": 1}, TON, ContractError.BAD_TERMS),
-        ({"royalty_share": 1}, TON, ContractError.BAD_TERMS),
-        ({"treasury_share": 1}, TON, ContractError.BAD_TERMS),
+        ({"shares": Shares(relayer_share=1)}, TON, ContractError.BAD_TERMS),
+        ({"shares": Shares(1, relayer=b"\x01" * 32, fee=Fee(1, b"\x02" * 32))}, TON, ContractError.BAD_TERMS),
         ({}, 0, ContractError.WRONG_AMOUNT),
         ({}, 50 * TON, ContractError.LOW_VALUE),
     ],
 )
 def test_g3_a_first_allotment_that_init_could_not_take_is_refused_by_the_registry(
-    world: World, terms: dict[str, int], amount: int, error: ContractError
+    world: World, terms: dict[str, Any], amount: int, error: ContractError
 ) -> None:
     row = replace(world.row_terms(), **terms)
     first = escrow.FirstAllotment(account_of_name("node"), amount, row)

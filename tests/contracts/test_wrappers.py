@@ -12,6 +12,7 @@ from wrappers import escrow, node
 from wrappers.cells import CellError
 from wrappers.code import Contract, code
 from wrappers.registry import Kind, Parameters, RegistryState, child_address, stub_state_init
+from wrappers.rows import Fee, KeyRow, Row, RowTerms, Shares, payable
 from wrappers.signed import Receipt
 
 IDS = st.binary(min_size=32, max_size=32)
@@ -20,18 +21,21 @@ U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (16, 32, 64))
 COINS = st.integers(0, (1 << 62) - 1)
 TIMES = st.integers(0, 1 << 31)
 
-row_terms = st.builds(escrow.RowTerms, IDS, U32, U16, U16, U16)
-key_rows = st.builds(escrow.KeyRow, U64, U64, U64, U32)
+BPS = st.integers(0, 1000)
+fees = st.none() | st.builds(Fee, st.integers(1, 500), IDS)
+shares = st.builds(Shares, BPS, BPS, IDS, IDS, fees, U64)
+row_terms = st.builds(RowTerms, IDS, U32, st.none() | shares)
+key_rows = st.builds(KeyRow, U64, U64, U64, U32)
 
 
 @st.composite
-def rows(draw: st.DrawFn) -> escrow.Row:
+def rows(draw: st.DrawFn) -> Row:
     keys = draw(st.dictionaries(NAMED, key_rows, max_size=3))
     current = draw(st.sampled_from(sorted(keys))) if keys else None
     if current is None:
         keys = {}
     outdated = draw(st.none() | key_rows) if current is not None else None
-    return escrow.Row(draw(U64), draw(U64), draw(U64), draw(U32), draw(U32), draw(row_terms), keys, current, outdated)
+    return Row(draw(U64), draw(U64), draw(U64), draw(U32), draw(U32), draw(row_terms), keys, current, outdated)
 
 
 @st.composite
@@ -39,6 +43,7 @@ def escrows(draw: st.DrawFn) -> escrow.EscrowState:
     return escrow.EscrowState(
         draw(IDS), draw(IDS), draw(st.booleans()), draw(COINS), draw(COINS), draw(COINS),
         draw(st.dictionaries(IDS, rows(), max_size=3)), draw(IDS), draw(IDS), draw(U32), draw(U32), draw(U32),
+        draw(st.none() | st.builds(escrow.NextKey, IDS, U32)), draw(fees),
     )  # fmt: skip
 
 
@@ -78,7 +83,7 @@ def test_node_state_round_trip(state: node.NodeState) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(IDS, IDS, IDS, st.builds(Parameters, COINS, COINS, COINS, COINS, U32, U32, U32, U32, U32))
+@given(IDS, IDS, IDS, st.builds(Parameters, COINS, COINS, COINS, COINS, U32, U32, U32, U32, U32, st.integers(0, 500)))
 def test_registry_state_round_trip(a: bytes, b: bytes, c: bytes, parameters: Parameters) -> None:
     state = RegistryState(a, b, c, parameters, code(Contract.STUB), code(Contract.NODE), code(Contract.ESCROW))
     assert RegistryState.from_cell(state.to_cell()) == state
@@ -97,9 +102,9 @@ def test_claim_message_round_trip(entries: list[node.ClaimEntry], seqno: int, un
 
 @settings(max_examples=40, deadline=None)
 @given(st.builds(node.VerdictBody, U64, IDS, U32, U32, st.integers(0, 255), IDS, IDS), row_terms)
-def test_small_rows_round_trip(verdict: node.VerdictBody, terms: escrow.RowTerms) -> None:
+def test_small_rows_round_trip(verdict: node.VerdictBody, terms: RowTerms) -> None:
     assert node.VerdictBody.from_cell(verdict.to_cell()) == verdict
-    assert escrow.RowTerms.from_cell(terms.to_cell()) == terms
+    assert RowTerms.from_cell(terms.to_cell()) == terms
 
 
 def test_what_is_not_a_state_is_refused() -> None:
@@ -126,11 +131,11 @@ def test_addresses_differ_by_every_part() -> None:
 
 
 def test_payable_is_what_the_contract_would_pay() -> None:
-    row = escrow.Row(1, 100, 40, 0, 0, escrow.RowTerms(bytes(32), 3600), {b"\x01" * 32: escrow.KeyRow(40, 50, 0, 1)})
-    assert escrow.payable(row, b"\x01" * 32, 70, 60) == 20
-    assert escrow.payable(row, b"\x01" * 32, 70, 10) == 10, "the highest cap seen counts"
-    assert escrow.payable(row, b"\x02" * 32, 90, 90) == 60, "the allotment's rest"
-    assert escrow.payable(row, b"\x01" * 32, 10, 90) == 0
+    row = Row(1, 100, 40, 0, 0, RowTerms(bytes(32), 3600), {b"\x01" * 32: KeyRow(40, 50, 0, 1)})
+    assert payable(row, b"\x01" * 32, 70, 60) == 20
+    assert payable(row, b"\x01" * 32, 70, 10) == 10, "the highest cap seen counts"
+    assert payable(row, b"\x02" * 32, 90, 90) == 60, "the allotment's rest"
+    assert payable(row, b"\x01" * 32, 10, 90) == 0
 
 
 def test_receipts_root_is_the_dictionary_by_seq() -> None:

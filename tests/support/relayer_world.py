@@ -31,10 +31,11 @@ from protocol.receipts import SignedReceipt
 from protocol.sealing import SealedRequest, SealingKeyPair, seal
 from protocol.stream import ResponseReader, ResponseWriter
 from wrappers.cells import to_boc
-from wrappers.escrow import EscrowState, KeyRow, Row, RowTerms
+from wrappers.escrow import EscrowState
 from wrappers.node import ClaimEntry, ClaimMessage, Entry, NodeState, batch, claim_message, receipts_root
 from wrappers.registry import Kind as ChildKind
 from wrappers.registry import child_address
+from wrappers.rows import KeyRow, Row, RowTerms
 from wrappers.signed import (
     Claim,
     InnerReceipt,

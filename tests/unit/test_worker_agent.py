@@ -29,8 +29,9 @@ from worker.link import (
     decode,
     encode,
 )
-from wrappers.escrow import EscrowState, KeyRow, Row, RowTerms
+from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
+from wrappers.rows import KeyRow, Row, RowTerms
 from wrappers.signed import Voucher, allotment_id, sign
 
 NETWORK, REGISTRY, NODE, ESCROW = b"N" * 32, b"R" * 32, b"n" * 32, b"e" * 32

@@ -21,8 +21,9 @@ from worker.agent.store import Account, Store
 from worker.agent.view import ChainView
 from worker.link import ClaimLine, ClaimSigned
 from wrappers.cells import from_boc
-from wrappers.escrow import EscrowState, KeyRow, Row, payable
+from wrappers.escrow import EscrowState
 from wrappers.node import MAX_CLAIM_ENTRIES, Entry, NodeState, claim_receipt
+from wrappers.rows import KeyRow, Row, payable
 from wrappers.signed import Receipt
 
 log = logging.getLogger(__name__)

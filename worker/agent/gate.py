@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from protocol.errors import Code, WireError
 from protocol.sealing import SealedRequest
-from wrappers.escrow import MAX_KEYS, EscrowState, KeyRow, Row
+from wrappers.escrow import MAX_KEYS, EscrowState
 from wrappers.node import NodeState
+from wrappers.rows import KeyRow, Row
 from wrappers.signed import verify
 
 

@@ -22,7 +22,7 @@ from worker.agent.journal import Journal
 from worker.agent.questions import Refusal
 from worker.agent.store import SignedRelease, Store, StoreError
 from worker.agent.view import ChainView
-from wrappers.escrow import Row
+from wrappers.rows import Row
 from wrappers.signed import Release, sign
 
 _SEED_BYTES = 32

@@ -43,10 +43,11 @@ from protocol.pricing import Stop
 from protocol.receipts import SignedReceipt
 from protocol.sealing import SealedRequest, SealingKeyPair
 from protocol.stream import ResponseWriter
-from wrappers.escrow import EscrowState, KeyRow, Row, RowTerms
+from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
 from wrappers.registry import Kind as Child
 from wrappers.registry import child_address
+from wrappers.rows import KeyRow, Row, RowTerms
 from wrappers.signed import InnerReceipt, Receipt, Release, Terms, allotment_id, network_id, node_id, sign
 
 GLOBAL_ID = -7001

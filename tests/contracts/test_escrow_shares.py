@@ -1,0 +1,384 @@
+"""Shares of a row's payments: what is kept, what leaves to whom, and that no exit waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from pytoniq_core import Cell, begin_cell
+from test_escrow import code_of
+from test_fees import settle_body
+
+from devnet.ledger import Snapshot
+from devnet.trace import Trace
+from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, key_of, public
+from wrappers import escrow, escrow_rare
+from wrappers.errors import ContractError
+from wrappers.ops import Op
+from wrappers.rows import ENDED, Fee, Shares, part
+
+RELAYER, ROYALTY = account_of_name("relayer"), account_of_name("royalty")
+FEE = 300
+
+
+class Shared:
+    """An escrow of a network with a fee, one row of 2 TON for a node; those who share are plain accounts."""
+
+    def __init__(self, world: World, account: bytes, node: bytes) -> None:
+        self.world, self.account, self.node = world, account, node
+
+    def state(self) -> escrow.EscrowState:
+        return self.world.escrow(self.account)
+
+    def settle(self, cumulative: int, key: str = "machine") -> Trace:
+        entry = self.world.entry(self.account, self.node, cumulative, key=key_of(key))
+        trace = self.world.tell(self.node, self.account, TON // 10, settle_body(entry, public(key_of(key))))
+        assert self.kept() == self.state().accrued_nano
+        return trace
+
+    def client(self, body: Cell | None, value: int = TON) -> Trace:
+        return self.world.send(self.world.client, self.account, value, body)
+
+    def stranger(self, body: Cell | None, value: int = TON) -> Trace:
+        return self.world.send(self.world.stranger, self.account, value, body)
+
+    def kept(self) -> int:
+        return sum(row.accrued_nano for row in self.state().rows.values())
+
+    def received(self, trace: Trace) -> dict[str, int]:
+        """What the escrow's first transaction sent to those who share."""
+        names = {RELAYER: "relayer", ROYALTY: "royalty", self.world.treasury: "treasury"}
+        sent = trace.of(self.account)[0].out_msgs
+        return {names[out.destination]: out.value_nano for out in sent if out.destination in names}
+
+    def release(self, allotted: int) -> bytes:
+        return self.world.release(self.account, self.node, allotted)
+
+
+def build() -> Shared:
+    world = built_world(fee=FEE)
+    node, _ = world.open_node()
+    first = escrow.FirstAllotment(node, 2 * TON, world.row_terms(shares=world.shares))
+    account, trace = world.open_escrow(first=first, value_nano=world.fees.open_escrow(4 * TON, 2 * TON, shared=True))
+    assert not trace.failed
+    return Shared(world, account, node)
+
+
+@pytest.fixture(scope="module")
+def _built() -> tuple[Shared, Snapshot]:
+    shared = build()
+    return shared, shared.world.ledger.snapshot()
+
+
+@pytest.fixture
+def shared(_built: tuple[Shared, Snapshot]) -> Shared:
+    _built[0].world.ledger.revert(_built[1])
+    return _built[0]
+
+
+# ------------------------------------------------------------------------------------------------ kept
+
+
+def test_g2_a_settlement_keeps_the_shares_and_pays_the_node_the_rest(shared: Shared) -> None:
+    before, node = shared.state(), shared.world.node(shared.node).earned_nano
+    trace = shared.settle(TON)
+    assert not trace.failed and trace.total_fees_nano == trace.balance_delta_nano
+    after, kept = shared.state(), TON * (1000 + 500 + FEE) // 10_000
+    assert (after.deposit_nano, after.accrued_nano) == (before.deposit_nano - TON, kept)
+    assert after.reserved_nano == before.reserved_nano - TON
+    assert TON - kept <= trace.of(shared.account)[0].out_msgs[0].value_nano < TON - kept + TON // 10
+    assert shared.world.node(shared.node).earned_nano - node == TON - kept
+
+
+def test_g2_rounding_is_over_all_that_was_paid_and_loses_nothing(shared: Shared) -> None:
+    total = shared.world.shares.total
+    for cumulative in (1, 2, 3, 5, 6, 7, 1000, 1001, 99_999, 100_000):
+        assert not shared.settle(cumulative).failed
+        assert shared.state().accrued_nano == part(cumulative, total)
+
+
+def test_g5_a_row_never_pays_more_than_without_shares(shared: Shared) -> None:
+    assert not shared.settle(5 * TON).failed
+    row = shared.state().rows[shared.node]
+    assert row.paid_nano == row.allotted_nano == 2 * TON
+    assert code_of(shared.settle(6 * TON)) == ContractError.NOTHING_DUE
+
+
+def test_g1_shares_are_not_the_owners(shared: Shared) -> None:
+    shared.settle(TON)
+    state = shared.state()
+    assert not shared.client(escrow.withdraw()).failed
+    assert shared.state().accrued_nano == state.accrued_nano > 0
+    assert shared.world.ledger.balance(shared.account) >= shared.state().deposit_nano + state.accrued_nano
+    assert code_of(shared.client(escrow.withdraw(1))) == ContractError.NOT_FREE
+
+
+# ------------------------------------------------------------------------------------------------ leaving
+
+
+def test_g2_shares_leave_to_the_nanoton_and_the_sender_pays_for_it(shared: Shared) -> None:
+    shared.settle(TON)
+    state, before = shared.state(), shared.world.ledger.balance(shared.account)
+    trace = shared.stranger(escrow_rare.pay_shares(shared.node))
+    assert not trace.failed and trace.total_fees_nano == trace.balance_delta_nano
+    assert shared.world.ledger.balance(shared.account) <= before - state.accrued_nano, "less the rent of the day"
+    assert shared.world.ledger.balance(shared.account) > before - state.accrued_nano - TON // 100_000
+    assert shared.received(trace) == {"relayer": TON // 10, "royalty": TON // 20, "treasury": TON * FEE // 10_000}
+    assert shared.state().accrued_nano == 0
+    assert shared.state().deposit_nano == state.deposit_nano
+    row = shared.state().rows[shared.node]
+    assert row.terms.shares is not None and row.terms.shares.paid_out_nano == TON
+    assert replace(row, terms=state.rows[shared.node].terms) == state.rows[shared.node]
+
+
+def test_g4_shares_leave_once(shared: Shared) -> None:
+    shared.settle(TON)
+    assert not shared.stranger(escrow_rare.pay_shares(shared.node)).failed
+    assert code_of(shared.stranger(escrow_rare.pay_shares(shared.node))) == ContractError.SMALL_SHARES
+    shared.settle(TON + TON // 2)
+    trace = shared.stranger(escrow_rare.pay_shares(shared.node))
+    assert not trace.failed and shared.received(trace)["relayer"] == TON // 20
+    assert shared.state().accrued_nano == 0
+
+
+def test_shares_leave_only_when_each_is_worth_its_message_and_exactly_then(shared: Shared) -> None:
+    threshold = 10 * shared.world.fees.prices.forward(0, 0)
+    enough = threshold * 10_000 // FEE  # the treasury's is the least of the three
+    enough += 10_000 // FEE
+    while part(enough - 1, FEE) >= threshold:
+        enough -= 1
+    shared.settle(enough - 1)
+    assert code_of(shared.stranger(escrow_rare.pay_shares(shared.node))) == ContractError.SMALL_SHARES
+    shared.settle(enough)
+    assert not shared.stranger(escrow_rare.pay_shares(shared.node)).failed
+
+
+def test_rounding_between_the_shares_is_the_owners(shared: Shared) -> None:
+    paid = TON + 19
+    shared.settle(paid)
+    state = shared.state()
+    trace = shared.stranger(escrow_rare.pay_shares(shared.node))
+    assert not trace.failed
+    left = sum(shared.received(trace).values())
+    assert state.accrued_nano - left == shared.state().deposit_nano - state.deposit_nano
+    assert 0 < state.accrued_nano - left <= 2
+
+
+def test_a_row_without_shares_has_none_to_pay(world: World, pair: Pair) -> None:
+    body = escrow_rare.pay_shares(pair.node)
+    assert code_of(world.send(world.stranger, pair.escrow, TON, body)) == ContractError.NOTHING_DUE
+
+
+def test_a_row_that_paid_all_of_its_allotment_lives_on_when_its_shares_leave(shared: Shared) -> None:
+    shared.settle(3 * TON)
+    assert not shared.stranger(escrow_rare.pay_shares(shared.node)).failed
+    assert shared.state().rows[shared.node].closing_at == 0
+    assert not shared.client(escrow.raise_allotment(shared.node, TON)).failed
+    assert not shared.settle(3 * TON).failed, "what the allotment refused stays claimable"
+
+
+# ------------------------------------------------------------------------------------------------ ends
+
+
+def ends(shared: Shared) -> dict[str, Callable[[], Trace]]:
+    def timed(first: Cell) -> Trace:
+        assert not shared.client(first).failed
+        shared.world.ledger.now += HOUR
+        return shared.stranger(escrow.finish())
+
+    def paid() -> int:
+        return shared.state().rows[shared.node].paid_nano
+
+    return {
+        "released": lambda: shared.stranger(escrow.lower(shared.node, paid(), shared.release(paid()))),
+        "reclaimed": lambda: timed(escrow.reclaim(shared.node)),
+        "closed": lambda: timed(escrow.close()),
+        "closed with a release": lambda: shared.client(
+            escrow.close([escrow.CloseRelease(shared.node, paid(), shared.release(paid()))])
+        ),
+    }
+
+
+@pytest.mark.parametrize("how", ["released", "reclaimed", "closed", "closed with a release"])
+def test_g3_g6_a_row_that_ends_keeps_nothing_but_its_shares_and_anyone_sends_them(shared: Shared, how: str) -> None:
+    shared.settle(TON)
+    assert not ends(shared)[how]().failed
+    state = shared.state()
+    row = state.rows[shared.node]
+    assert (row.closing_at, row.allotted_nano, row.paid_nano) == (ENDED, TON, TON)
+    assert state.reserved_nano == 0
+    assert (state.free_nano == 0) == state.closing, "what was allotted is free, or has left"
+    assert code_of(shared.settle(2 * TON)) == ContractError.NOTHING_DUE
+    assert code_of(shared.client(escrow.raise_allotment(shared.node, 1))) == ContractError.CLOSING
+    assert code_of(shared.client(escrow.reclaim(shared.node))) == ContractError.CLOSING
+    assert code_of(shared.stranger(escrow.finish())) == ContractError.NOT_RIPE
+    trace = shared.stranger(escrow_rare.pay_shares(shared.node))
+    assert not trace.failed and shared.received(trace)["relayer"] == TON // 10
+    assert shared.world.alive(shared.account) != state.closing
+    if not state.closing:
+        assert (shared.state().rows, shared.state().accrued_nano) == ({}, 0)
+
+
+@pytest.mark.parametrize("deposit", [3, 5, 999_999, TON])
+def test_g3_the_owner_alone_gets_out_whatever_the_shares_are_worth(shared: Shared, deposit: int) -> None:
+    """Dust and all: shares that are not worth a message are his."""
+    shared.settle(deposit)
+    assert not shared.client(escrow.close()).failed
+    shared.world.ledger.now += HOUR
+    assert not shared.client(escrow.finish()).failed
+    if shared.world.alive(shared.account):
+        assert shared.kept() == shared.state().accrued_nano
+        assert not shared.client(escrow_rare.pay_shares(shared.node)).failed
+    assert not shared.world.alive(shared.account) and shared.world.ledger.balance(shared.account) == 0
+
+
+def test_g3_a_row_that_paid_nothing_is_gone_at_once(shared: Shared) -> None:
+    assert not shared.client(escrow.close([escrow.CloseRelease(shared.node, 0, shared.release(0))])).failed
+    assert not shared.world.alive(shared.account)
+
+
+def test_g3_a_closing_row_that_has_nothing_left_to_pay_ends_at_once(shared: Shared) -> None:
+    shared.settle(3 * TON)
+    assert not shared.client(escrow.reclaim(shared.node)).failed
+    assert shared.state().rows[shared.node].closing_at == ENDED
+
+
+def test_g6_rows_with_shares_do_not_touch_each_other(shared: Shared) -> None:
+    world, other = shared.world, world_node(shared)
+    terms = world.row_terms(shares=world.shares)
+    assert not shared.client(escrow_rare.allot_shared(other, TON // 2, terms), 2 * TON).failed
+    shared.settle(TON)
+    second = Shared(world, shared.account, other)
+    assert not second.settle(TON // 4).failed
+    row = shared.state().rows[other]
+    assert not shared.stranger(escrow_rare.pay_shares(shared.node)).failed
+    assert shared.state().rows[other] == row
+    assert shared.state().accrued_nano == row.accrued_nano
+
+
+def world_node(shared: Shared) -> bytes:
+    return shared.world.open_node(index=1)[0]
+
+
+def test_g9_shares_that_rent_ate_do_not_hold_the_exit(shared: Shared) -> None:
+    shared.settle(2 * TON)
+    assert not shared.client(escrow.withdraw()).failed
+    while shared.world.ledger.balance(shared.account) > shared.state().accrued_nano // 2:
+        shared.world.ledger.now += 5 * 365 * DAY
+        shared.stranger(escrow.finish(), TON // 1000)
+    assert not shared.client(escrow.close()).failed
+    assert not shared.client(escrow_rare.pay_shares(shared.node)).failed
+    assert not shared.world.alive(shared.account)
+
+
+# ------------------------------------------------------------------------------------------------ allotting
+
+
+def owned(shared: Shared, body: Cell, value: int = TON) -> int | None:
+    trace = shared.client(body, value)
+    return code_of(trace) if trace.failed else 0
+
+
+def refused() -> list[tuple[str, Shares | None]]:
+    fee = Fee(FEE, account_of_name("treasury"))
+    good = Shares(1000, 500, RELAYER, ROYALTY, fee)
+    return [
+        ("no fee", replace(good, fee=None)),
+        ("a lower fee", replace(good, fee=replace(fee, share=FEE - 1))),
+        ("another treasury", replace(good, fee=replace(fee, treasury=RELAYER))),
+        ("a share for nobody", replace(good, relayer=NO_HASH)),
+        ("a royalty for nobody", replace(good, royalty=NO_HASH)),
+        ("somebody without a share", replace(good, relayer_share=0)),
+        ("somebody without a royalty", replace(good, royalty_share=0)),
+        ("too much", replace(good, relayer_share=3001 - 500 - FEE)),
+        ("something paid out before", replace(good, paid_out_nano=1)),
+        ("no shares", None),
+    ]
+
+
+@pytest.mark.parametrize(("name", "shares"), refused())
+def test_g5_shares_other_than_who_gets_what_are_refused(shared: Shared, name: str, shares: Shares | None) -> None:
+    terms = shared.world.row_terms(shares=shares)
+    body = escrow_rare.allot_shared(account_of_name("x"), 1, terms)
+    assert owned(shared, body) == ContractError.BAD_TERMS
+    config = escrow.FirstAllotment(account_of_name("x"), TON, terms)
+    value = shared.world.fees.open_escrow(2 * TON, TON, shared=True)
+    _, trace = shared.world.open_escrow(index=7, first=config, value_nano=value)
+    assert trace.failed[0].exit_code == ContractError.BAD_TERMS, "at birth too"
+
+
+def test_shares_at_their_bound_are_accepted(shared: Shared) -> None:
+    shares = replace(shared.world.shares, relayer_share=3000 - 500 - FEE)
+    body = escrow_rare.allot_shared(account_of_name("x"), 1, shared.world.row_terms(shares=shares))
+    assert owned(shared, body) == 0
+
+
+def test_where_the_network_takes_a_fee_no_row_is_without_it(shared: Shared) -> None:
+    body = escrow.allot(account_of_name("x"), 1, shared.world.row_terms())
+    assert owned(shared, body) == ContractError.BAD_TERMS
+    body = escrow.allot(account_of_name("x"), 1, shared.world.row_terms(shares=shared.world.shares))
+    assert owned(shared, body) == ContractError.BAD_TERMS, "with shares it takes the program"
+
+
+def test_g3_shares_with_anything_more_or_exotic_are_refused(shared: Shared) -> None:
+    good = shared.world.shares.to_cell()
+    library = Cell(begin_cell().store_uint(2, 8).store_bytes(bytes(32)).end_cell().bits, [], 2)
+    longer = begin_cell().store_cell(good).store_bit(0).end_cell()
+    referring = begin_cell().store_cell(good).store_ref(begin_cell().end_cell()).end_cell()
+    for cell in (library, longer, referring):
+        terms = begin_cell().store_bytes(public(shared.world.release_key)).store_uint(HOUR, 32).store_maybe_ref(cell)
+        whole = escrow_rare.allot_shared(account_of_name("x"), 1, shared.world.row_terms())
+        body = begin_cell().store_bits(whole.bits).store_ref(terms.end_cell()).store_ref(whole.refs[1]).end_cell()
+        assert owned(shared, body) not in (0, None)
+
+
+def test_shared_rows_are_bound_by_the_same_limits(shared: Shared) -> None:
+    terms = shared.world.row_terms(shares=shared.world.shares)
+    assert owned(shared, escrow_rare.allot_shared(shared.node, 1, terms)) == ContractError.ROW_EXISTS
+    assert owned(shared, escrow_rare.allot_shared(RELAYER, 0, terms)) == ContractError.WRONG_AMOUNT
+    assert owned(shared, escrow_rare.allot_shared(RELAYER, 9 * TON, terms)) == ContractError.NOT_FREE
+    short = replace(terms, close_timer=HOUR - 1)
+    assert owned(shared, escrow_rare.allot_shared(RELAYER, 1, short)) == ContractError.BAD_TERMS
+    for i in range(15):
+        assert owned(shared, escrow_rare.allot_shared(account_of_name(f"n{i}"), 1, terms)) == 0
+    assert owned(shared, escrow_rare.allot_shared(RELAYER, 1, terms)) == ContractError.TOO_MANY_ROWS
+    assert not shared.client(escrow.close()).failed
+    assert owned(shared, escrow_rare.allot_shared(RELAYER, 1, terms)) == ContractError.CLOSING
+
+
+def test_g4_the_submitter_of_anyones_messages_gains_nothing(shared: Shared) -> None:
+    """Only the rest of his own value comes back to him."""
+    shared.settle(TON)
+    for body in (escrow_rare.pay_shares(shared.node), escrow.lower(shared.node, TON, shared.release(TON))):
+        trace = shared.stranger(body)
+        assert not trace.failed
+        sent = trace.of(shared.account)[0].out_msgs
+        mine = sum(out.value_nano for out in sent if out.destination == shared.world.stranger.account)
+        assert mine < TON - shared.world.fees.prices.gas(trace.of(shared.account)[0].gas_used)
+
+
+def test_g8_the_need_of_pay_shares_is_exact(shared: Shared) -> None:
+    shared.settle(TON)
+    need, body = shared.world.fees.pay_shares(), escrow_rare.pay_shares(shared.node)
+    source = shared.world.stranger.account
+    refused = shared.world.tell(source, shared.account, need - 1, body)
+    assert code_of(refused) == ContractError.LOW_VALUE
+    assert not shared.world.tell(source, shared.account, need, body).failed
+    assert shared.state().accrued_nano == 0
+
+
+def test_g9_the_rent_of_a_shared_row_is_kept_for(shared: Shared) -> None:
+    fees, state = shared.world.fees, shared.state()
+    reserve = fees.escrow_rent() + fees.row_rent() + fees.shares_rent()
+    kept = shared.world.ledger.balance(shared.account) - state.deposit_nano
+    assert reserve <= kept <= reserve + fees.prices.gas(9_000)
+    terms = shared.world.row_terms(shares=shared.world.shares)
+    before = shared.world.ledger.balance(shared.account) - state.deposit_nano
+    assert owned(shared, escrow_rare.allot_shared(RELAYER, 1, terms)) == 0
+    after = shared.world.ledger.balance(shared.account) - shared.state().deposit_nano
+    assert after - before >= fees.row_rent() + fees.shares_rent()
+
+
+def test_the_op_of_a_rare_message_says_what_it_is() -> None:
+    assert escrow_rare.pay_shares(RELAYER).begin_parse().load_uint(32) == Op.PAY_SHARES
