@@ -23,12 +23,13 @@ from client.store import Store
 from client.trust import NetworkFacts, TrustedNode
 from protocol.link_messages import ReleaseRequest
 from wrappers import escrow as messages
+from wrappers import escrow_rare as rare
 from wrappers import registry as births
 from wrappers.code import Contract, code_hash
 from wrappers.escrow import CloseRelease, EscrowConfig, EscrowState, FirstAllotment
 from wrappers.fees import Fees
 from wrappers.registry import Kind, child_address
-from wrappers.rows import Row, RowTerms
+from wrappers.rows import ENDED, Fee, Row, RowTerms, Shares
 from wrappers.signed import Release, verify
 
 RELEASE_SECONDS = 300
@@ -36,6 +37,11 @@ RELEASE_RETRY_SECONDS = 2.0
 _NOT_YET = frozenset({"unclaimed", "in-flight", "claim-in-flight", "node-busy", "rate-limited", "chain-uncertain"})
 """A node's answers to a release that a little patience changes."""
 Progress = Callable[[str], None]
+
+
+def _terms(node: TrustedNode, close_timer: int, fee: Fee | None) -> RowTerms:
+    """A row without shares but the one that the network itself takes."""
+    return RowTerms(node.release_key, close_timer, None if fee is None else Shares(fee=fee))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +107,15 @@ class Money:
             config = EscrowConfig(known.voucher_key)
             if first is not None:
                 timer = close_timer or registry.parameters.min_close_timer
-                terms = RowTerms(first[0].release_key, timer)
+                terms = _terms(first[0], timer, registry.settings.fee)
                 config = EscrowConfig(known.voucher_key, FirstAllotment(first[0].account, first[1], terms))
             expected = code_hash(Contract.ESCROW)
             if registry.escrow_code.hash != expected:
                 raise PaymentFailed(
                     "the registry opens escrows with other code than this release knows", "update cocoon, or review it"
                 )
-            value = fees(registry.parameters).open_escrow(deposit_nano, amount) + MARGIN_NANO
+            shared = amount is not None and registry.settings.fee is not None
+            value = fees(registry.parameters).open_escrow(deposit_nano, amount, shared=shared) + MARGIN_NANO
             body = births.open_escrow(expected, known.number, config)
             await self._pay("open", Outgoing(self._network.registry, value, body))
             return await self._shown(known)
@@ -156,8 +163,11 @@ class Money:
             if node.account in state.rows:
                 body, value = messages.raise_allotment(node.account, amount_nano), need.raise_allotment()
             else:
-                terms = RowTerms(node.release_key, close_timer or state.min_close_timer)
-                body, value = messages.allot(node.account, amount_nano, terms), need.allot()
+                terms = _terms(node, close_timer or state.min_close_timer, state.fee)
+                if terms.shares is None:
+                    body, value = messages.allot(node.account, amount_nano, terms), need.allot()
+                else:
+                    body, value = rare.allot_shared(node.account, amount_nano, terms), need.allot_shared()
             return await self._pay("allot", Outgoing(known.account, value + lacking + MARGIN_NANO, body))
 
     async def top_up(self, amount_nano: int) -> Paid:
@@ -174,11 +184,20 @@ class Money:
             return await self._pay("withdraw", Outgoing(known.account, value, messages.withdraw(amount_nano)))
 
     async def finish(self) -> Closed:
-        """Drop the rows whose timers have run; a closing account without rows ends."""
+        """Drop the rows whose timers have run, and send the shares of those that ended; then a closing account ends."""
         async with self._one_at_a_time:
             known, state = await self.escrow()
-            value = (await self._fees()).finish(len(state.rows)) + MARGIN_NANO
-            paid = await self._pay("finish", Outgoing(known.account, value, messages.finish()))
+            need, paid, rows = await self._fees(), None, state.rows
+            if not rows or any(row.closing_at != ENDED for row in rows.values()):
+                value = need.finish(len(rows)) + MARGIN_NANO
+                paid = await self._pay("finish", Outgoing(known.account, value, messages.finish()))
+                after = await self._view.escrow(known.account)
+                rows = after.rows if after is not None else {}
+            for node in (node for node, row in rows.items() if row.closing_at == ENDED):
+                body = rare.pay_shares(node)
+                paid = await self._pay("pay shares", Outgoing(known.account, need.pay_shares() + MARGIN_NANO, body))
+            if paid is None:
+                raise PaymentFailed("no row's close timer has run", "wait until its time, then finish")
             return await self._closed(known, paid, {})
 
     async def close(self, *, patience_seconds: float = 60.0, progress: Progress = lambda text: None) -> Closed:

@@ -106,7 +106,12 @@ class Settings:
         cells, bits = size_of(living_code(self.escrow_code))
         terms = begin_cell().store_uint(p.min_close_timer, 32).store_uint(p.max_close_timer, 32)
         terms.store_uint(cells, 16).store_uint(bits, 32).store_ref(self.escrow_code)
-        return terms.store_cell(fee_builder(Fee(p.fee, self.treasury) if p.fee else None).end_cell()).end_cell()
+        return terms.store_cell(fee_builder(self.fee).end_cell()).end_cell()
+
+    @property
+    def fee(self) -> Fee | None:
+        """What escrows that are born under these settings freeze."""
+        return Fee(self.parameters.fee, self.treasury) if self.parameters.fee else None
 
     def to_cell(self) -> Cell:
         p = self.parameters

@@ -130,6 +130,8 @@ def size_of_row(row: str) -> tuple[int, int, int]:
             references += 1
         elif kind == "KeyRow":
             bits += size_of_row(schema_rows()["key_row"])[0]
+        elif kind == "(Maybe Fee)":
+            bits += 1 + size_of_row(schema_rows()["fee"])[0]
         else:
             raise AssertionError(f"unknown type {kind}")
     return bits, coins, references

@@ -56,12 +56,12 @@ def code(path: Path) -> str:
 
 
 def test_g7_only_the_messages_whose_bounce_is_handled_leave_with_the_bounce_flag() -> None:
-    """verdict, slash (the value stays with attestation, court), two settles (back into the reserve), paid (deposit)."""
+    """verdict, slash (value stays with attestation, court), two settles (gas reserve), paid and open_job (deposit)."""
     found = {}
     for path in SOURCES:
         if sends := code(path).count("to_bounceable("):
             found[path.stem] = sends
-    assert found == {"attestation": 1, "node": 2, "settle": 1, "court": 1}
+    assert found == {"attestation": 1, "node": 2, "settle": 1, "court": 1, "rare": 1}
 
 
 @pytest.mark.parametrize("where", ["a node that refuses it", "no node at all"])
