@@ -134,7 +134,9 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.NO_KEY: Explanation(
         "no key is named, or one that the row does not keep beside its current one", "name the key that is meant"
     ),
-    _E.NOT_RIPE: Explanation("no timer has run", "wait until Row.closing_at, or NextKey.ready_at; then pay_shares"),
+    _E.NOT_RIPE: Explanation(
+        "no close timer has run, nor that of a waiting key", "wait until Row.closing_at or NextKey.ready_at"
+    ),
     _E.NO_NEXT_KEY: Explanation("no voucher key waits to be put in place", "the owner sends rotate_voucher_key first"),
     _E.SMALL_SHARES: Explanation(
         "a share is not worth its message yet", "wait until more is paid, or until the row ends"
