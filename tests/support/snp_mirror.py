@@ -84,6 +84,7 @@ class Mirror:
     without: tuple[str, ...] = ()
     crl: bool = True
     crl_signer: str = "root"
+    crl_issuer: str = ""
     crl_ends: int = NOW + 60 * 86_400
     revoked: bool = False
 
@@ -137,7 +138,8 @@ class Mirror:
         return self._sign(builder, self.endorsement_signer)
 
     def revocation_list(self) -> bytes:
-        builder = x509.CertificateRevocationListBuilder(self.root.subject, moment(NOW - 100), moment(self.crl_ends))
+        issuer = name_of(self.crl_issuer or f"ARK-{self.product}")
+        builder = x509.CertificateRevocationListBuilder(issuer, moment(NOW - 100), moment(self.crl_ends))
         if self.revoked:
             entry = x509.RevokedCertificateBuilder(7, moment(NOW - 200)).build()
             builder = builder.add_revoked_certificate(entry)

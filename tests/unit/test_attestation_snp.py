@@ -176,6 +176,8 @@ def test_g12_pinned_roots_of_amd_do_not_end_the_mirror(monkeypatch: pytest.Monke
         ({"extra": (("5", ia5("cloud.example")),)}, "other kind"),
         ({"extra": (("6", b"\x05\0"),)}, "does not know"),
         ({"extra": (("3.1", b"\x02\x01\xff"),)}, "no patch level"),
+        ({"extra": (("3.1", b"\x0c\x01\x04"),)}, "no patch level"),
+        ({"crl_issuer": "ARK-Genoa"}, "revocation list is not issued"),
         ({"extra": (("3.1", b"\x02\x02\x00\x04"),)}, "no patch level"),
         ({"extra": (("3.1", integer(4) + b"\0"),)}, "no patch level"),
         ({"extra": (("2", b"\x0c\x05Milan"),)}, "IA5String"),

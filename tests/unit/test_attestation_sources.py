@@ -234,7 +234,12 @@ async def test_bad_answers_are_refused_with_cause_and_cure(
 async def test_what_is_not_signed_or_not_in_time_is_not_kept(tmp_path: Path) -> None:
     honest = mint(NOW)
     wrong = mint(NOW, signer=pki.platform_ca(), signer_chain=pki.platform_ca().pem + pki.root().pem)
+    past = tuple(pki.datetime.datetime.fromtimestamp(at, pki.datetime.UTC) for at in (NOW - 9 * DAY, NOW))
+    signer = pki.renewed(pki.tcb_signer(), (past[0], past[1]))
+    expired = mint(NOW, signer=signer, signer_chain=signer.pem + pki.root().pem)
     cases = {
+        "issuer chain.*valid from": _fields(expired),
+        "for FMSPC 5c0000000001": {"tcb_info": honest.tcb_info.replace("5C0000000000", "5C0000000001")},
         "not signed": {"tcb_info": honest.tcb_info.replace("UpToDate", "OutOfDate")},
         "not signed by": {"qe_identity": honest.qe_identity.replace('"isvsvn":', '"isvsvn":1')},
         "signer is not": _fields(wrong),
@@ -258,7 +263,8 @@ async def test_a_file_that_was_changed_is_fetched_anew(tmp_path: Path, caplog: p
     (path,) = files(tmp_path)
     document = json.loads(path.read_text())
     document["collateral"]["tcb_info"] = document["collateral"]["tcb_info"].replace("UpToDate", "OutOfDate")
-    for text in (json.dumps(document), "", '{"fetched_at": 1'):
+    other = json.dumps({"fetched_at": NOW, "collateral": json.loads(Mirror().collateral().to_json())})
+    for text in (json.dumps(document), "", '{"fetched_at": 1', other):
         path.write_text(text)
         asked = len(pccs.asked)
         assert await source_of(pccs, tmp_path).collateral(EVIDENCE, NOW) == pccs.collateral
