@@ -22,9 +22,11 @@ log = logging.getLogger(__name__)
 
 TSM_REPORTS = Path("/sys/kernel/config/tsm/report")
 _PROVIDERS = {Kind.TDX: "tdx_guest", Kind.SEV_SNP: "sev_guest"}
-_GUEST_NAMES = {Kind.TDX: "a TDX guest", Kind.SEV_SNP: "an SEV-SNP guest"}
-_MODULES = {Kind.TDX: "tdx_guest", Kind.SEV_SNP: "sev-guest"}
+# None: where it is not known yet which maker's guest it should be.
+_GUEST_NAMES = {Kind.TDX: "a TDX guest", Kind.SEV_SNP: "an SEV-SNP guest", None: "a TDX or SEV-SNP guest"}
+_MODULES = {Kind.TDX: "tdx_guest", Kind.SEV_SNP: "sev-guest", None: "tdx_guest` or `modprobe sev-guest"}
 _MAKERS = {
+    None: "the host's firmware and kernel",
     Kind.TDX: "that the host runs the quote generation service (qgsd) and that the guest may reach it over vsock",
     Kind.SEV_SNP: "the host's SEV firmware and kernel",
 }
@@ -90,7 +92,7 @@ class ConfigfsTsm:
         if missing:
             raise QuoteUnavailable("; ".join(missing))
         try:
-            with self._entry() as entry:
+            with _entry(self._reports) as entry:
                 return self._read_report(entry, report_data)
         except OSError as error:
             raise QuoteUnavailable(_os_error(error, self.kind)) from error
@@ -98,21 +100,6 @@ class ConfigfsTsm:
     def probe(self) -> Probe:
         """What this host lacks. Changes nothing."""
         return Probe(self.kind, tuple(_tsm_lacks(self._reports, self.kind)))
-
-    def detect(self) -> Kind:
-        """The kind of guest that the kernel runs in. Raises QuoteUnavailable."""
-        missing = self.probe().lacks
-        if missing:
-            raise QuoteUnavailable("; ".join(missing))
-        try:
-            with self._entry() as entry:
-                name = (entry / "provider").read_text().strip()
-        except OSError as error:
-            raise QuoteUnavailable(_os_error(error, self.kind)) from error
-        found = next((kind for kind, provider in _PROVIDERS.items() if provider == name), None)
-        if found is None:
-            raise QuoteUnavailable(f"the TSM provider is {name!r}; known are {', '.join(_PROVIDERS.values())}")
-        return found
 
     def _read_report(self, entry: Path, report_data: bytes) -> TsmReport:
         provider = (entry / "provider").read_text().strip()
@@ -138,15 +125,32 @@ class ConfigfsTsm:
             )
         return TsmReport(quote, _certificates(table))
 
-    @contextmanager
-    def _entry(self) -> Iterator[Path]:
-        # A directory of our own: entries are shared state, and two workers must not write into one.
-        entry = self._reports / f"cocoon-{os.getpid()}-{secrets.token_hex(4)}"
-        entry.mkdir()
-        try:
-            yield entry
-        finally:
-            entry.rmdir()
+
+def detect(reports: Path = TSM_REPORTS) -> Kind:
+    """Which maker's guest this kernel runs in. Raises QuoteUnavailable where it is neither's."""
+    missing = tuple(_tsm_lacks(reports, None))
+    if missing:
+        raise QuoteUnavailable("; ".join(missing))
+    try:
+        with _entry(reports) as entry:
+            name = (entry / "provider").read_text().strip()
+    except OSError as error:
+        raise QuoteUnavailable(_os_error(error, None)) from error
+    found = next((kind for kind, provider in _PROVIDERS.items() if provider == name), None)
+    if found is None:
+        raise QuoteUnavailable(f"the TSM provider is {name!r}; known are {', '.join(_PROVIDERS.values())}")
+    return found
+
+
+@contextmanager
+def _entry(reports: Path) -> Iterator[Path]:
+    # A directory of our own: entries are shared state, and two workers must not write into one.
+    entry = reports / f"cocoon-{os.getpid()}-{secrets.token_hex(4)}"
+    entry.mkdir()
+    try:
+        yield entry
+    finally:
+        entry.rmdir()
 
 
 class Simulated:
@@ -167,7 +171,7 @@ class Simulated:
         return Probe(self.kind, ())
 
 
-def _tsm_lacks(reports: Path, kind: Kind) -> Iterator[str]:
+def _tsm_lacks(reports: Path, kind: Kind | None) -> Iterator[str]:
     configfs = reports.parent.parent
     if not configfs.is_dir():
         yield f"{configfs} is absent: mount it with `mount -t configfs none /sys/kernel/config`"
@@ -181,7 +185,7 @@ def _tsm_lacks(reports: Path, kind: Kind) -> Iterator[str]:
         yield f"{reports} is not writable: run the worker as root or give its user that directory"
 
 
-def _os_error(error: OSError, kind: Kind) -> str:
+def _os_error(error: OSError, kind: Kind | None) -> str:
     cause = f"the kernel made no quote ({error.strerror}: {error.filename})"
     if error.errno in (errno.ENOENT, errno.ENXIO):
         return f"{cause}: the guest module registered no provider; try `modprobe {_MODULES[kind]}`"

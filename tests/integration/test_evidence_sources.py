@@ -13,7 +13,7 @@ import pytest
 
 from attestation import vectors
 from attestation.evidence import Kind
-from attestation.provider import ConfigfsTsm, QuoteProvider, QuoteUnavailable, Simulated
+from attestation.provider import ConfigfsTsm, QuoteProvider, QuoteUnavailable, Simulated, detect
 from attestation.snp.table import CertificateTable, parse_table
 from attestation.strict import Malformed
 
@@ -86,7 +86,7 @@ def test_configfs_serves_both_makers_and_tells_which(
     kernel.table = table_of((VCEK, b"vcek"), (ASK, b"ask"), (bytes(range(16)), b"other"))
     provider = ConfigfsTsm(tmp_path, kind)
     report = provider.report(REPORT_DATA)
-    assert report.quote == b"quote over " + REPORT_DATA and provider.kind is provider.detect() is kind
+    assert report.quote == b"quote over " + REPORT_DATA and provider.kind is detect(tmp_path) is kind
     if kind is Kind.SEV_SNP:
         assert report.certificates == CertificateTable(vcek=b"vcek", ask=b"ask")
         assert kernel.written["privlevel"] == "0"
@@ -103,7 +103,9 @@ def test_configfs_makes_no_simulated_evidence(tmp_path: Path, monkeypatch: pytes
         ConfigfsTsm(tmp_path, Kind.SIMULATED)
     Kernel(monkeypatch, provider="arm_cca_guest")
     with pytest.raises(QuoteUnavailable, match="known are tdx_guest, sev_guest"):
-        ConfigfsTsm(tmp_path).detect()
+        detect(tmp_path)
+    with pytest.raises(QuoteUnavailable, match="modprobe tdx_guest` or `modprobe sev-guest"):
+        detect(tmp_path / "none")
 
 
 @pytest.mark.parametrize("table", [b"x", bytes(23), b"\xff" * 24, bytes(65 * 1024)])
