@@ -1,9 +1,10 @@
-"""`cocoon attest`: evidence measured, explained and judged without a network; collateral brought to one."""
+"""`cocoon attest`: evidence measured, explained and judged without a network; collateral and manifests fetched."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,12 @@ from app import attest_measure as measuring
 from app.attest_explain import explain as explain_file
 from app.attest_onchain import judge_paths
 from attestation.explain.words import printable
+from attestation.fetch import CollateralUnavailable
+from attestation.gpu.collateral import MANIFEST_SERVICE
+from attestation.gpu.envelope import NONCE_BYTES, GpuEvidence
+from attestation.gpu.fetch import fetch_manifest, keep
+from attestation.gpu.source import GpuUnavailable, Nvml
+from attestation.gpu.verify import manifests_of
 from attestation.measure import eventlog
 from attestation.measure.mrtd import Order
 from attestation.policy import MAINNET_GLOBAL_ID, bundled, load
@@ -151,6 +158,28 @@ def measure(
         raise typer.Exit(2) from error
     print(json.dumps(document, indent=2))
     raise typer.Exit(0 if document.get("eventlog", {"agrees": True})["agrees"] else 1)
+
+
+@app.command()
+def manifests(
+    folder: Annotated[Path, typer.Argument(help="where the enclave's [gpu] table looks for them")],
+    evidence: Annotated[
+        Path | None, typer.Option(help="raw GPU evidence in a file; else this machine's GPUs are asked")
+    ] = None,
+    url: Annotated[str, typer.Option(help="a mirror of NVIDIA's manifest service")] = MANIFEST_SERVICE,
+) -> None:
+    """Fetch NVIDIA's manifests for this machine's GPUs: each is verified before it is kept."""
+    try:
+        if evidence is not None:
+            gpus = GpuEvidence.from_bytes(evidence.read_bytes())
+        else:
+            gpus = Nvml().evidence(secrets.token_bytes(NONCE_BYTES))
+        for name in manifests_of(gpus):
+            raw = asyncio.run(fetch_manifest(name, int(time.time()), base=url))
+            print(keep(folder, name, raw))
+    except (OSError, Malformed, GpuUnavailable, CollateralUnavailable) as error:
+        note(str(error))
+        raise typer.Exit(1) from error
 
 
 @app.command()

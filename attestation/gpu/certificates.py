@@ -120,11 +120,15 @@ def device_id(chain: Chain) -> bytes:
     return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
 
 
-def chip_of(chain: Chain) -> str:
-    """`GH100` and the like, from the name that NVIDIA certified. Raises Malformed."""
-    word = name_of(chain.certificates[1]).split(" ")[0]
+def chip_of(ders: Sequence[bytes]) -> str:
+    """`GH100` and the like: the name in the second certificate, worth what the chain is. Raises Malformed."""
+    try:
+        name = name_of(x509.load_der_x509_certificate(ders[1]))
+    except (ValueError, x509.InvalidVersion) as error:
+        raise Malformed(f"GPU: its second certificate cannot be read ({error})") from error
+    word = name.split(" ")[0]
     if not _MODEL.fullmatch(word):
-        raise Malformed(f"{chain.what}: {name_of(chain.certificates[1])!r} does not begin with a chip's name")
+        raise Malformed(f"GPU: {name!r} does not begin with a chip's name")
     return word
 
 

@@ -35,8 +35,7 @@ class GpuCollateral:
         """Raises Malformed, with the cure, where it is missing."""
         if name not in self.manifests:
             raise Malformed(
-                f"manifest {name} is missing; fetch {MANIFEST_SERVICE}{name} and keep its `rim` field, decoded, as "
-                f"{name}.swidtag among the manifests"
+                f"manifest {name} is missing; `cocoon attest manifests FOLDER` fetches it from {MANIFEST_SERVICE}{name}"
             )
         return self.manifests[name]
 

@@ -91,6 +91,16 @@ def verify_gpu(
     return GpuVerdict(True, (), tuple(gpus), min(each.expires_at for each in gpus))
 
 
+def manifests_of(evidence: GpuEvidence) -> tuple[str, ...]:
+    """Ids of the manifests that these GPUs are judged by, as their reports claim: unverified. Raises Malformed."""
+    names: dict[str, None] = {}
+    for device in evidence.devices:
+        claims = opaque.parse(spdm.parse(device.report).opaque)
+        chip, architecture = _chip(certificates.chip_of(device.chain), claims)
+        names |= dict.fromkeys((_driver_id(architecture, chip, claims), _vbios_id(claims)))
+    return tuple(names)
+
+
 def _verify_one(
     device: DeviceEvidence, collateral: GpuCollateral, policy: GpuPolicy, now: int, nonce: bytes, roots: Roots
 ) -> Gpu:
@@ -105,7 +115,7 @@ def _verify_one(
     certified = certificates.firmware_id(chain)
     if claims.firmware_id is not None and claims.firmware_id != certified:
         raise Malformed("its report names other firmware than its certificate was issued to")
-    chip, architecture = _chip(chain, claims)
+    chip, architecture = _chip(certificates.chip_of(device.chain), claims)
     _require(_policy_faults(policy, claims, chip, architecture))
     driver = _manifest(collateral, _driver_id(architecture, chip, claims), claims.driver_version, architecture, roots)
     vbios = _manifest(collateral, _vbios_id(claims), claims.vbios_version, architecture, roots)
@@ -136,8 +146,7 @@ def _verify_one(
     )
 
 
-def _chip(chain: certificates.Chain, claims: DeviceClaims) -> tuple[str, Architecture]:
-    certified = certificates.chip_of(chain)
+def _chip(certified: str, claims: DeviceClaims) -> tuple[str, Architecture]:
     chip = claims.chip or certified
     architecture = Architecture.of(certified)
     if architecture is None or Architecture.of(chip) is not architecture:

@@ -96,7 +96,7 @@ def test_attested_until_is_not_later_than_what_the_gpus_rely_on() -> None:
 
 def test_g12_a_policy_that_asks_takes_no_gpu_on_trust() -> None:
     raw = raw_gpus()
-    refused(judge(evidence_of(raw), gpu_collateral=None), "is missing; fetch")
+    refused(judge(evidence_of(raw), gpu_collateral=None), "is missing; `cocoon attest manifests")
     refused(judge(evidence_of(raw_gpus(key=b"K" * 32))), "another nonce")
     refused(judge(evidence_of(raw_gpus(block=b"R" * 32))), "another nonce")
     refused(judge(evidence_of(raw_gpus(devices()[0], devices()[0]))), "appears twice")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -305,6 +306,19 @@ def test_the_gpu_table_is_a_part_of_the_configuration(tmp_path: Path) -> None:
     found = enclave_config.parse({**TABLE, "gpu": gpu}, where="c")
     assert found.gpu is not None and found.gpu.policy == GpuPolicy("570.10.02", revocation_required=True)
     assert isinstance(gpu_guard(found, Nvml()), GpuGuard)
+
+
+def test_g12_an_enclave_whose_gpus_cannot_be_verified_does_not_start(tmp_path: Path) -> None:
+    prices = "prompt = 1\ncached = 1\ncompletion = 1\nreasoning = 1\nminimum_nano = 1"
+    (tmp_path / "enclave.toml").write_text(
+        f'global_id = -7001\nevidence = "simulated"\n[prices]\n{prices}\n[gpu]\nmanifests = "{tmp_path}"\n'
+    )
+    command = [sys.executable, "-m", "worker.enclave", "--socket", str(tmp_path / "s"), "--config"]
+    ended = subprocess.run([*command, str(tmp_path / "enclave.toml")], capture_output=True, text=True, timeout=60)
+    # What is missing depends on the machine; a machine with genuine GPUs lacks the manifests.
+    words = ("nvidia-ml-py", "NVIDIA driver", "confidential", "manifest", "GPU")
+    assert ended.returncode == 1 and any(word in ended.stderr.splitlines()[-1] for word in words)
+    assert not (tmp_path / "s").exists(), "it listened before it knew"
 
 
 @pytest.mark.parametrize(
