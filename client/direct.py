@@ -26,9 +26,11 @@ def judge_of(settings: Settings, clock: Callable[[], float] = time.time) -> Judg
     """Whether an attested machine of this network answers, under the client's own policy.
 
     Which node it may be, and how fresh its evidence is, the chain has to say: that is asked when its offer is judged,
-    before anything is sealed. Here the block is not looked up, since a handshake cannot wait for a chain.
+    before anything is sealed. Here the block is not looked up, since a handshake cannot wait for a chain. The GPUs' raw
+    evidence is judged there as well: NVIDIA's manifests travel with the offer, not in a certificate.
     """
-    policy = replace(effective(settings.policy, allow_simulated=settings.allow_simulated), block_required=False)
+    full = effective(settings.policy, allow_simulated=settings.allow_simulated)
+    policy = replace(full, block_required=False, gpu=None)
     facts = settings.facts
 
     def judge(evidence: Evidence, collateral: AnyCollateral) -> Verdict:

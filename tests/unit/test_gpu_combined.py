@@ -8,7 +8,7 @@ import json
 import sys
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +27,8 @@ from attestation.simulated.collateral import mint
 from attestation.simulated.tee import SimulatedTee
 from attestation.strict import Malformed
 from attestation.verify import Block, Expected, Verdict, verify
+from client.direct import judge_of
+from client.trust import NetworkFacts
 
 
 def _load(name: str) -> ModuleType:
@@ -147,6 +149,15 @@ def test_explaining_evidence_judges_its_gpus_by_the_same_rule() -> None:
     assert outcome is checks.FAILED and "another nonce" in words
     outcome, words = told(raw_gpus(), dataclasses.replace(POLICY, gpu=None))
     assert outcome is checks.OPEN and "measured image" in words
+
+
+def test_a_handshake_leaves_the_gpus_to_the_offer_that_is_judged_before_anything_is_sealed() -> None:
+    settings: Any = SimpleNamespace(
+        policy=POLICY, allow_simulated=True, facts=NetworkFacts(-7001, b"n" * 32, b"registry")
+    )
+    evidence = evidence_of(raw_gpus())
+    assert judge_of(settings, lambda: NOW)(evidence, mint(NOW)).accepted
+    refused(judge(evidence, gpu_collateral=None), "is missing")
 
 
 def test_policies_name_what_they_ask() -> None:
