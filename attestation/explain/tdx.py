@@ -126,7 +126,9 @@ def _signatures(quote: bytes, parsed: TdQuote) -> Section:
 def _platform(parsed: TdQuote) -> list[Row]:
     try:
         found = dcap_qvl.parse_pck_extension_from_pem(parsed.pck_chain_pem.rstrip(b"\0"))
-    except ValueError as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic inside the quote library is no Exception
         return [Row("platform", "unreadable", str(error))]
     return [
         Row(

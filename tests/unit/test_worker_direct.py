@@ -166,6 +166,24 @@ async def test_joined_streams_end_together(tmp_path: Path) -> None:
         server.close()
 
 
+async def test_a_connection_that_nobody_uses_is_ended_and_one_in_use_is_not(tmp_path: Path) -> None:
+    async with echo(tmp_path / "far"):
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await join((reader, writer), await asyncio.open_unix_connection(str(tmp_path / "far")), 0.3)
+
+        server = await asyncio.start_unix_server(connected, str(tmp_path / "near"))
+        reader, writer = await dial(tmp_path / "near")
+        for _ in range(4):
+            await asyncio.sleep(0.15)
+            writer.write(b"x")
+            assert await reader.readexactly(6) == b"echo x"
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
+        server.close()
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [("127.0.0.1:8443", ("127.0.0.1", 8443)), ("[::1]:1", ("::1", 1)), ("node.example:443", ("node.example", 443))],
