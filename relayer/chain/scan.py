@@ -161,9 +161,9 @@ def escrow_fact(tally: Tally, seen: Seen[EscrowState], status: Status, now: int)
     if seen.state is None and status not in (Status.ABSENT, Status.UNINIT):
         return None
     row = None if seen.state is None else seen.state.rows.get(tally.node)
-    if row is None or row.allotment != tally.allotment:
+    if seen.state is None or row is None or row.allotment != tally.allotment:
         return RowGone(tally.escrow, tally.node, tally.allotment, tally.key, seen.lt, now)
-    closing_at = row.closing_at
+    closing_at = seen.state.closes_at(tally.node)
     return RowSeen(
         escrow=tally.escrow,
         node=tally.node,

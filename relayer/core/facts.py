@@ -80,7 +80,7 @@ class RowSeen:
     row_paid_nano: int
     allotted_nano: int
     closing_at: int
-    """0: neither the row nor its escrow is closing."""
+    """0: the row is not closing, and no voucher key waits to replace the present one."""
     at: int
 
 

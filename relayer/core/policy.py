@@ -17,8 +17,10 @@ class SettlePolicy:
     """... but not for less than this in all: the claim would cost more than it brings."""
     exposure_nano: int = 500_000_000
     """Ask when one client alone owes this much: the most that one client's exit can put in a hurry."""
+    hurry_seconds: int = 7_200
+    """What may stop being payable within this time is claimed at once, ..."""
     closing_seconds: int = 1_800
-    """A row that is closing is claimed at once, and the pauses below are cut when it ends within this time."""
+    """... and the pauses below are cut when it does within this one."""
     ask_seconds: int = 30
     """An agent that has not answered by then is asked again later."""
     settle_seconds: int = 30
@@ -37,7 +39,7 @@ class Owed:
     largest_nano: int = 0
     """The most that one (allotment, key) owes."""
     closing_nano: int = 0
-    """Owed under rows that are closing."""
+    """Owed under rows that are closing, or whose voucher key is about to be replaced."""
     closing_at: int = 0
     """When the first of those ends; 0 when there is none."""
 
@@ -46,7 +48,7 @@ def due(policy: SettlePolicy, settlement: Settlement, owed: Owed, now: int) -> s
     """Why to ask the agent for a claim now, or None."""
     if settlement.phase is not Phase.IDLE or owed.unclaimed_nano <= 0:
         return None
-    hurry = owed.closing_nano > 0
+    hurry = owed.closing_nano > 0 and owed.closing_at - now <= policy.hurry_seconds
     urgent = hurry and owed.closing_at - now <= policy.closing_seconds
     if now < settlement.not_before and not (urgent and now >= settlement.asked_at + policy.ask_seconds):
         return None

@@ -159,6 +159,8 @@ def test_policy__pauses_after_a_landed_claim_unless_a_row_is_about_to_end() -> N
     big = Owed(policy.amount_nano, 1, 5)
     assert due(policy, resting, big, 999) is None
     assert due(policy, resting, big, 1000) == "amount"
+    far = Owed(5, 1, 5, 5, 2000 + policy.hurry_seconds)
+    assert due(policy, resting, far, 1999) is None and due(policy, resting, far, 2000) == "exposure"
     closing = Owed(5, 1, 5, 5, 1100)
     assert due(policy, resting, closing, 929) is None
     assert due(policy, resting, closing, 930) == "exposure"

@@ -37,6 +37,7 @@ from relayer.core.policy import SettlePolicy
 from relayer.core.tally import Tally
 from relayer.errors import STATUS, ConfigError, Refusal
 from wrappers.cells import to_boc
+from wrappers.escrow import NextKey
 from wrappers.node import ClaimMessage
 
 
@@ -369,6 +370,10 @@ async def test_scan__only_a_deleted_account_or_a_replaced_row_ends_a_tally() -> 
     seen = await mirror.escrow(client.account, max_age_seconds=0)
     fact = escrow_fact(tally, seen, Status.ACTIVE, 5)
     assert isinstance(fact, RowSeen) and fact.allotted_nano == client.allotted_nano
+    assert fact.closing_at == 0 and seen.state is not None
+    waiting = replace(seen, state=replace(seen.state, next_key=NextKey(b"\x02" * 32, 99)))
+    fact = escrow_fact(tally, waiting, Status.ACTIVE, 5)
+    assert isinstance(fact, RowSeen) and fact.closing_at == 99, "what the present voucher key signed ends then"
     other = replace(tally, allotment=b"\x01" * 32)
     assert isinstance(escrow_fact(other, seen, Status.ACTIVE, 5), RowGone)
     nothing = replace(seen, state=None)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from protocol.errors import Code
 from protocol.sealing import SealedRequest
 from worker.agent import cli, config, control
-from worker.agent.claims import Due, Policy, due, is_urgent, landed
+from worker.agent.claims import HURRY_SECONDS, Due, Policy, due, in_a_hurry, is_urgent, landed
 from worker.agent.gate import Facts, refusal
 from worker.agent.releases import KeyFileError, create_release_key, load_release_key
 from worker.agent.store import Account
@@ -29,7 +29,7 @@ from worker.link import (
     decode,
     encode,
 )
-from wrappers.escrow import EscrowState
+from wrappers.escrow import EscrowState, NextKey
 from wrappers.node import NodeState
 from wrappers.rows import KeyRow, Row, RowTerms
 from wrappers.signed import Voucher, allotment_id, sign
@@ -120,6 +120,8 @@ def test_gate_lets_a_covered_request_in() -> None:
         (request(), facts(released=True), Code.ALLOTMENT_CLOSING),
         (request(), facts(row(closing_at=NOW + 9)), Code.ALLOTMENT_CLOSING),
         (request(), facts(escrow=escrow_state(row(), closing=True)), Code.ALLOTMENT_CLOSING),
+        (request(), facts(escrow=escrow_state(row(), next_key=NextKey(OTHER_KEY, NOW + 3600))), Code.ALLOTMENT_CLOSING),
+        (request(), facts(escrow=escrow_state(row(), next_key=NextKey(OTHER_KEY, NOW + 3601))), None),
         (request(), facts(row(terms=RowTerms(OTHER_KEY, 7200))), Code.ALLOTMENT_UNKNOWN),
         (request(), facts(row(terms=RowTerms(RELEASE_KEY, 3599))), Code.ALLOTMENT_UNKNOWN),
         (request(epoch=18), facts(), Code.ALLOTMENT_UNKNOWN),
@@ -187,12 +189,22 @@ def test_due_is_what_a_settlement_would_pay() -> None:
 def test_policy_claims_on_amount_age_or_a_closing_row() -> None:
     policy = Policy(amount_nano=1000, age_seconds=600, receipt_claim_nano=1)
     one = Due(account(), 400)
-    assert not is_urgent([one], [row()], policy, NOW)
-    assert is_urgent([one, Due(account(), 600)], [row()], policy, NOW)
-    assert is_urgent([Due(account(unlanded_since=NOW - 600), 400)], [row()], policy, NOW)
-    assert is_urgent([one], [row(closing_at=NOW + 10)], policy, NOW)
-    assert not is_urgent([Due(account(unlanded_since=0), 0)], [row(closing_at=NOW)], policy, NOW)
-    assert not is_urgent([], [], policy, NOW)
+    assert not is_urgent([one], False, policy, NOW)
+    assert is_urgent([one, Due(account(), 600)], False, policy, NOW)
+    assert is_urgent([Due(account(unlanded_since=NOW - 600), 400)], False, policy, NOW)
+    assert is_urgent([one], True, policy, NOW)
+    assert not is_urgent([Due(account(unlanded_since=0), 0)], True, policy, NOW)
+    assert not is_urgent([], False, policy, NOW)
+
+
+def test_a_closing_row_and_a_voucher_key_about_to_be_replaced_put_claims_in_a_hurry() -> None:
+    assert in_a_hurry(escrow_state(row(closing_at=NOW + 10**6)), NODE, NOW)
+    for left, hurried in ((HURRY_SECONDS, True), (HURRY_SECONDS + 1, False), (-1, True)):
+        waiting = escrow_state(row(), next_key=NextKey(OTHER_KEY, NOW + left))
+        assert in_a_hurry(waiting, NODE, NOW) is hurried
+    assert not in_a_hurry(escrow_state(row()), NODE, NOW)
+    assert not in_a_hurry(escrow_state(None, next_key=NextKey(OTHER_KEY, NOW)), NODE, NOW)
+    assert not in_a_hurry(None, NODE, NOW)
 
 
 # ---- the enclave's link

@@ -23,7 +23,7 @@ from worker.link import ClaimLine, ClaimSigned
 from wrappers.cells import from_boc
 from wrappers.escrow import EscrowState
 from wrappers.node import MAX_CLAIM_ENTRIES, Entry, NodeState, claim_receipt
-from wrappers.rows import KeyRow, Row, payable
+from wrappers.rows import KeyRow, payable
 from wrappers.signed import Receipt
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ VALID_SECONDS = 90
 """Within the contract's 120, with room for clocks and blocks."""
 LATE_SECONDS = 30
 GONE_SECONDS = 300.0
+HURRY_SECONDS = 7_200
+"""Vouchers of a key that is replaced within this time are claimed at once."""
 CLAIM_RECEIPT_VALUE_NANO = 50_000_000
 """Far above the need; what is not used stays in the node's gas reserve, which is the operator's own."""
 
@@ -86,11 +88,19 @@ def due(account: Account, escrow: EscrowState | None, node: bytes) -> Due:
     return Due(account, payable(row, account.key, account.cumulative_nano, account.cap_nano))
 
 
-def is_urgent(dues: Sequence[Due], rows: Sequence[Row], policy: Policy, now: int) -> bool:
+def in_a_hurry(escrow: EscrowState | None, node: bytes, now: int) -> bool:
+    """Whether the row is closing, or the voucher key that its claims need is about to be replaced."""
+    row = escrow.rows.get(node) if escrow is not None else None
+    if escrow is None or row is None:
+        return False
+    return bool(row.closing_at) or (escrow.next_key is not None and escrow.next_key.ready_at - now <= HURRY_SECONDS)
+
+
+def is_urgent(dues: Sequence[Due], hurried: bool, policy: Policy, now: int) -> bool:
     """Whether the living key's accounts should be claimed now, by the operator's own policy."""
     if not any(one.payable_nano for one in dues):
         return False
-    if sum(one.payable_nano for one in dues) >= policy.amount_nano or any(row.closing_at for row in rows):
+    if sum(one.payable_nano for one in dues) >= policy.amount_nano or hurried:
         return True
     since = [one.account.unlanded_since for one in dues if one.payable_nano and one.account.unlanded_since]
     return bool(since) and now - min(since) >= policy.age_seconds
@@ -194,21 +204,16 @@ class Claims:
         enclave, now = self.enclave(), (await self.view.head()).now
         if enclave is not None:
             own = [one for one in dues if one.account.key == enclave.key]
-            if is_urgent(own, await self._rows(own), self.policy, now):
+            if is_urgent(own, await self._hurried(own, now), self.policy, now):
                 try:
                     await self.batch()
                 except NothingToClaim:
                     log.debug("nothing left to claim")
         await self.claim_receipts(least_nano=self.policy.receipt_claim_nano)
 
-    async def _rows(self, dues: Sequence[Due]) -> list[Row]:
-        rows = []
-        for one in dues:
-            escrow = await self.view.escrow(one.account.escrow)
-            row = escrow.rows.get(self.view.account) if escrow is not None else None
-            if row is not None:
-                rows.append(row)
-        return rows
+    async def _hurried(self, dues: Sequence[Due], now: int) -> bool:
+        escrows = [await self.view.escrow(one.account.escrow) for one in dues]
+        return any(in_a_hurry(escrow, self.view.account, now) for escrow in escrows)
 
     # ---- single receipts
 

@@ -55,6 +55,9 @@ def _row_refusal(request: SealedRequest, facts: Facts, escrow: EscrowState, row:
         return WireError.of(Code.ALLOTMENT_UNKNOWN, detail)
     if escrow.closing or row.closing_at:
         return WireError.of(Code.ALLOTMENT_CLOSING)
+    if escrow.next_key is not None and facts.now >= escrow.next_key.ready_at - facts.min_close_timer:
+        # Vouchers of the present key must be claimed by then; later ones may come too late.
+        return WireError.of(Code.ALLOTMENT_CLOSING, "another voucher key is about to replace the present one")
     if facts.released:
         return WireError.of(Code.ALLOTMENT_CLOSING, "a release was signed for it")
     if facts.key not in row.keys and len(row.keys) >= MAX_KEYS:
