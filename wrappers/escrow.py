@@ -91,7 +91,7 @@ class EscrowState:
         return self.deposit_nano - self.reserved_nano
 
     def closes_at(self, node: bytes) -> int:
-        """When claims of `node` may stop being payable, by its row's close timer or a voucher key that waits; 0 = never."""
+        """When claims of `node` may stop being payable: a close timer's end, or a waiting voucher key's; 0 = never."""
         row = self.rows.get(node)
         ends = (row.closing_at if row else 0, self.next_key.ready_at if self.next_key else 0)
         return min((end for end in ends if end), default=0)
