@@ -319,6 +319,7 @@ async def test_tls_1_2_is_refused_by_both_sides() -> None:
             await talk(port, old_client)
         assert heard.connections == 0
     old_server = server_context(IDENTITY)
+    assert old_server.minimum_version == client_context(JUDGE).minimum_version == ssl.TLSVersion.TLSv1_3
     old_server.minimum_version = ssl.TLSVersion.TLSv1_2
     old_server.maximum_version = ssl.TLSVersion.TLSv1_2
     async with server(old_server) as (port, heard):
