@@ -198,7 +198,12 @@ def another_network(bench: Court) -> Court:
 
 def test_g10_receipts_of_two_seqs_or_two_allotments_are_two_receipts_and_no_lie(bench: Court) -> None:
     first = bench.signed(bench.receipt())
-    for second in (bench.receipt(2), replace(bench.receipt(), allotment=b"\x01" * 32)):
+    others = (
+        bench.receipt(2),
+        replace(bench.receipt(), allotment=b"\x01" * 32),
+        replace(bench.receipt(), node=b"\x01" * 32),
+    )
+    for second in others:
         acquitted(bench, bench.equivocation(first, bench.signed(second)), ContractError.OTHER_RECEIPT)
         acquitted(bench, bench.equivocation(bench.signed(second), first), ContractError.OTHER_RECEIPT)
 
@@ -446,6 +451,23 @@ def opening(bench: Court, receipt: Receipt, inner: Cell, terms: Cell) -> Cell:
     return body.store_ref(opened).store_ref(PROGRAM).end_cell()
 
 
+def test_g10_what_is_no_receipt_is_no_testimony_though_the_key_signed_it(bench: Court) -> None:
+    """The same fields under another tag are another structure."""
+    cell = bench.receipt(amount=1).to_cell()
+    other = begin_cell().store_uint(1, 32).store_bits(cell.bits[32:]).store_ref(cell.refs[0]).end_cell()
+    raw = Raw(other, bench.enclave_key.sign(other.hash))
+    acquitted(bench, bench.equivocation(bench.signed(bench.receipt()), raw), ContractError.OTHER_RECEIPT)
+
+
+def test_g10_an_opening_of_more_than_two_cells_is_refused(bench: Court) -> None:
+    body = bench.false_amount(bench.signed(bench.receipt(amount=1)))
+    for longer in longer_cells(body.refs[2]):
+        changed = begin_cell().store_bits(body.bits)
+        for i, ref in enumerate(body.refs):
+            changed.store_ref(longer if i == 2 else ref)
+        acquitted(bench, changed.end_cell(), 9)
+
+
 @pytest.mark.parametrize("op", [Op.SLASH, Op.GENESIS, Op.PAID, 1])
 def test_the_court_knows_three_messages(bench: Court, op: int) -> None:
     acquitted(bench, begin_cell().store_uint(op, 32).end_cell(), ContractError.UNKNOWN_OP)
@@ -532,6 +554,8 @@ def test_g8_below_the_need_evidence_comes_back_and_at_it_the_node_can_act(bench:
     for testimony in (bench.signed(lie), bench.claimed([lie, bench.receipt(2)], index=99, count=100)):
         body = against(bench, testimony)
         need = least_value(bench, body)
+        gas = need - bench.fees.slash_value(PROGRAM) - bench.prices.flat_gas_price
+        assert gas % (bench.prices.gas_price >> 16) == 0, "the need is a price of gas and what goes on, to the nanoTON"
         refused = bench.accuse(body, need - 1)
         assert code_of(refused) == ContractError.LOW_VALUE
         (back,) = refused.transactions[0].out_msgs
