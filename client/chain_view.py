@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attestation.standings import Standings
 from attestation.verify import Block
 from chain.api import AccountState, Chain, ChainError, Head, Status
 from client.errors import Uncertain, Untrusted
@@ -19,6 +20,7 @@ class ChainView:
     def __init__(self, chain: Chain, network: NetworkFacts) -> None:
         self._chain = chain
         self._network = network
+        self._standings = Standings(chain)
 
     @property
     def chain(self) -> Chain:
@@ -62,6 +64,13 @@ class ChainView:
         if node is None or account != child_address(registry, Kind.NODE, node.owner, node.index):
             raise Untrusted(account, ("it is no node of this network's registry",))
         return node
+
+    async def standing(self, account: bytes, node: NodeState) -> tuple[str, ...]:
+        """What the network's verifier holds against the node's image or platform today, one sentence each."""
+        try:
+            return await self._standings.faults(account, node)
+        except ChainError as error:
+            raise _uncertain(error) from error
 
     async def escrow(self, account: bytes) -> EscrowState | None:
         """The escrow at this account; None while there is none or its birth is on its way."""

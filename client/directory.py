@@ -124,6 +124,7 @@ class Directory:
             policy=self._policy,
             allow_simulated=self._allow_simulated,
             node=state,
+            standing=await self._view.standing(account, state),
             block=await self._view.block(seqno) if self._policy.block_required else None,
             now=int(self._clock()),
             chain_now=(await self._view.head()).now,

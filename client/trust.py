@@ -73,16 +73,19 @@ def check_offer(
     policy: Policy,
     allow_simulated: bool,
     node: NodeState,
+    standing: tuple[str, ...],
     block: Block | None,
     now: int,
     chain_now: int,
 ) -> TrustedNode | RefusedNode:
     """Judge the offer of the node at `account`.
 
-    `node`: its state on chain, agreed on by a quorum and genuine. `block`: the masterchain block that the evidence
-    binds, where the policy asks for it. `now`: this machine's clock; `chain_now`: the newest block's.
+    `node`: its state on chain, agreed on by a quorum and genuine. `standing`: what the verifier on chain holds against
+    its image and platform, which refuses it at once, before the node itself was told. `block`: the masterchain block
+    that the evidence binds, where the policy asks for it. `now`: this machine's clock; `chain_now`: the newest block's.
     """
     reasons = [*_identity_faults(offer, account, network, node), *_chain_faults(offer, node, max(now, chain_now))]
+    reasons += (f"{fault} (so the chain says today)" for fault in standing)
     try:
         presented = Presented.from_document(offer.evidence)
     except MalformedEvidence as error:

@@ -112,6 +112,7 @@ class LinkCode(StrEnum):
     NODE_UNBONDING = "node-unbonding"
     KEY_NOT_ON_CHAIN = "key-not-on-chain"
     ATTESTATION_OVER = "attestation-over"
+    NOT_IN_STANDING = "not-in-standing"
     # why there is no claim
     NOTHING_TO_CLAIM = "nothing-to-claim"
     NO_ENCLAVE = "no-enclave"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pytoniq_core import Cell, begin_cell
+from pytoniq_core import Builder, Cell, HashMap, begin_cell
 
 from attestation.collateral import Collateral
 from attestation.onchain.collateral import collateral_messages
@@ -97,3 +98,24 @@ class Stage:
     def load(self, collateral: Collateral) -> dict[str, Outcome]:
         """Everything that `collateral` holds, each as its own message, in the order that the contract needs."""
         return {name: self.tell(body) for name, body in collateral_messages(collateral, self.root_key)}
+
+
+def bare_state(images: Mapping[bytes, ChainImage], platforms: Mapping[bytes, tuple[bool, bytes]] | None = None) -> Cell:
+    """A verifier's state as far as clients and relayers look into it, without collateral.
+
+    `platforms`: whether each is denied, and the node that it serves.
+    """
+    known = HashMap(256, value_serializer=lambda image, builder: builder.store_cell(image.to_cell()))
+    for measurement, image in images.items():
+        known.set_int_key(int.from_bytes(measurement, "big"), image)
+    served = HashMap(256, value_serializer=_store_platform)
+    for platform, value in (platforms or {}).items():
+        served.set_int_key(int.from_bytes(platform, "big"), value)
+    root = begin_cell().store_bytes(bytes(64)).store_bit(1).store_maybe_ref(served.serialize() if platforms else None)
+    root.store_maybe_ref(known.serialize() if images else None)
+    return root.store_ref(ChainPolicy().to_cell()).store_ref(begin_cell().end_cell()).end_cell()
+
+
+def _store_platform(value: tuple[bool, bytes], builder: Builder) -> Builder:
+    denied, node = value
+    return builder.store_bit(denied).store_bytes(node).store_uint(0, 34).store_bit(0)

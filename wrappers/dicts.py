@@ -70,3 +70,24 @@ def ids_cell(entries: Mapping[bytes, T], write: Callable[[T], Builder]) -> Cell 
         map_.set_int_key(int.from_bytes(key, "big"), value)
     cell: Cell | None = map_.serialize()
     return cell
+
+
+def find(root: Cell | None, bits: int, key: int) -> Slice | None:
+    """The value of one key of a `HashmapE bits X` whose root this is. Visits one cell per level, however many entries
+    there are. Raises CellError on a part that was left out."""
+    wanted = format(key, f"0{bits}b")
+    cell = root
+    while cell is not None:
+        if cell.type_ != -1:
+            raise CellError("a dictionary with parts left out")
+        edge = cell.begin_parse()
+        label = _label(edge, len(wanted))
+        if not wanted.startswith(label):
+            return None
+        wanted = wanted[len(label) :]
+        if not wanted:
+            return edge
+        branch, wanted = wanted[0] == "1", wanted[1:]
+        left, right = edge.load_ref(), edge.load_ref()
+        cell = right if branch else left
+    return None

@@ -217,11 +217,11 @@ def _image(slice_: Slice) -> ChainImage:
 def _platform(slice_: Slice) -> PlatformState:
     denied, node = bool(slice_.load_bit()), slice_.load_bytes(32)
     since, verdicts, facts = slice_.load_uint(32), slice_.load_uint(2), slice_.load_maybe_ref()
-    known = None if facts is None else _facts(facts.begin_parse())
+    known = None if facts is None else read_facts(facts.begin_parse())
     return PlatformState(denied, node if any(node) else None, since, verdicts, known)
 
 
-def _facts(slice_: Slice) -> TcbFacts:
+def read_facts(slice_: Slice) -> TcbFacts:
     return TcbFacts(
         slice_.load_uint(8),
         slice_.load_uint(168),

@@ -202,6 +202,8 @@ class Hub:
         try:
             seen = await self._mirror.node(worker.node, max_age_seconds=0 if fresh else self._limits.mirror_seconds)
             error = judge_offer(offered.offer, worker.node, self._mirror.network, seen.state, int(time.time()))
+            if error is None and seen.state is not None:
+                error = judge_standing(await self._mirror.standing(worker.node, seen.state))
         except Refusal as refusal:
             if offered.error is not _PENDING:
                 return  # an outage is no news about an offer that was judged already
@@ -254,10 +256,17 @@ def judge_offer(offer: NodeOffer, node: bytes, network: bytes, state: NodeState 
         return Reason(LinkCode.NODE_UNBONDING, "the node is unbonding", "open a new node")
     if state.signing_key != offer.signing_key:
         cause = "the chain shows another enclave key, or none"
-        return Reason(LinkCode.KEY_NOT_ON_CHAIN, cause, "have the evidence admitted")
+        return Reason(LinkCode.KEY_NOT_ON_CHAIN, cause, "have the evidence attested")
     if not state.key_attested(offer.signing_key, now):
         return Reason(LinkCode.ATTESTATION_OVER, f"attested until {state.attested_until}", "attest anew")
     return None
+
+
+def judge_standing(faults: tuple[str, ...]) -> Reason | None:
+    """Obeyed at once, though the node itself may not have been told yet."""
+    if not faults:
+        return None
+    return Reason(LinkCode.NOT_IN_STANDING, "; ".join(faults), "run a released image on a platform in good standing")
 
 
 async def _answer_offer(worker: WorkerLink, key: bytes, error: Reason | None) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from attestation.standings import Standings
 from chain.api import AccountState, Chain, ChainError, Status
 from protocol.errors import Code
 from protocol.siblings import may_be_child
@@ -55,6 +56,7 @@ class Mirror:
         self._strange_reads = asyncio.Semaphore(MAX_STRANGE_READS)
         self.registry = registry
         self.network = network
+        self._standings = Standings(chain)
         self._nodes = _Cache[NodeState](self._read_node)
         self._escrows = _Cache[EscrowState](self._read_escrow)
 
@@ -63,6 +65,13 @@ class Mirror:
 
     async def escrow(self, account: bytes, *, max_age_seconds: float) -> Seen[EscrowState]:
         return await self._escrows.get(account, max_age_seconds)
+
+    async def standing(self, account: bytes, node: NodeState) -> tuple[str, ...]:
+        """What the network's verifier holds against the node's image or platform today, one sentence each."""
+        try:
+            return await self._standings.faults(account, node)
+        except ChainError as error:
+            raise Refusal(Code.CHAIN_UNCERTAIN, str(error), retry_after=5) from error
 
     def learn_node(self, raw: AccountState) -> Seen[NodeState]:
         """Takes a state that somebody else read through the same quorum."""

@@ -10,6 +10,7 @@ from pytoniq_core import Cell, begin_cell
 
 from attestation.onchain.errors import VerifierError as Error
 from attestation.onchain.messages import release_platform, sync
+from attestation.onchain.standing import standing as judged
 from attestation.onchain.state import (
     NO_LAUNCH,
     ChainPolicy,
@@ -79,6 +80,9 @@ def standing(mirror: Mirror, node: bytes = NODE, measurement: bytes = IMAGE, pla
     assert (body.load_bytes(32), body.load_bytes(32)) == (measurement, platform)
     status = Standing(body.load_uint(8))
     assert body.load_ref().hash == PROGRAM.hash
+    data = mirror.ledger.account(mirror.stage.account).data
+    assert data is not None
+    assert judged(data, node, measurement, platform) == status, "clients judge as the contract does"
     return status
 
 

@@ -19,6 +19,7 @@ import aiohttp
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq_core import Cell, begin_cell
 
+from attestation.onchain.state import ChainImage
 from chain.api import AccountState, BlockId, Head, Refused, Status, Transaction, Unreachable
 from chain.decode import decode_message
 from protocol import commitments, link
@@ -30,6 +31,7 @@ from protocol.pricing import Stop
 from protocol.receipts import SignedReceipt
 from protocol.sealing import SealedRequest, SealingKeyPair, seal
 from protocol.stream import ResponseReader, ResponseWriter
+from scripts.attest_stage import bare_state
 from wrappers.cells import to_boc
 from wrappers.escrow import EscrowState
 from wrappers.node import ClaimEntry, ClaimMessage, Entry, NodeState, batch, claim_message, receipts_root
@@ -54,6 +56,7 @@ GLOBAL_ID = -7001
 REGISTRY = b"\x0a" * 32
 NETWORK = network_id(GLOBAL_ID, REGISTRY)
 TON = 10**9
+VERIFIER, IMAGE = b"\x33" * 32, b"\x31" * 32
 TERMS = Terms(b"\x00" * 32, 1 << 20, 1 << 20, 1 << 30, 1 << 30, 1000)
 PRICE_NANO = 5_000_000
 
@@ -77,6 +80,7 @@ class MemoryChain:
         self.dropping = False
         self.shift_seconds = 0
         self.lt = 1_000_000
+        self.put(VERIFIER, bare_state({IMAGE: ChainImage()}))
 
     def put(self, account: bytes, data: Cell | None) -> None:
         self.lt += 1000
@@ -213,7 +217,7 @@ class Machine:
             block_seqno=1,
             tier=0,
             retired={},
-            measurement=b"\x31" * 32,
+            measurement=IMAGE,
             platform=b"\x32" * 32,
             controller=self.owner,
             payout=self.owner,
@@ -227,7 +231,7 @@ class Machine:
             owner=self.owner,
             index=0,
             epoch=self.epoch,
-            attestation=b"\x33" * 32,
+            attestation=VERIFIER,
             unbonding=86_400,
             claim_window=claim_window,
             challenge_window=86_400,

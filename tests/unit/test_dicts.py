@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pytoniq_core import Cell, begin_cell
 
 from wrappers.cells import CellError
-from wrappers.dicts import MAX_ENTRIES, ids_cell, load_ids
+from wrappers.dicts import MAX_ENTRIES, find, ids_cell, load_ids
 
 IDS = st.binary(min_size=32, max_size=32)
 
@@ -19,6 +19,16 @@ def read(cell: Cell | None) -> dict[bytes, int]:
 
 def written(entries: dict[bytes, int]) -> Cell | None:
     return ids_cell(entries, lambda number: begin_cell().store_uint(number, 32))
+
+
+@given(st.dictionaries(IDS, st.integers(0, 2**32 - 1), max_size=MAX_ENTRIES), IDS)
+def test_one_value_is_found_without_the_others(entries: dict[bytes, int], absent: bytes) -> None:
+    cell = written(entries)
+    for key, value in entries.items():
+        found = find(cell, 256, int.from_bytes(key, "big"))
+        assert found is not None and found.load_uint(32) == value
+    if absent not in entries:
+        assert find(cell, 256, int.from_bytes(absent, "big")) is None
 
 
 @given(st.dictionaries(IDS, st.integers(0, 2**32 - 1), max_size=MAX_ENTRIES))

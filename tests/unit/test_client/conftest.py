@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq_core import Cell
 
 from attestation.evidence import Evidence, Kind
+from attestation.onchain.state import ChainImage
 from attestation.policy import AllowedImage, Policy, Tier
 from attestation.report_data import NO_GPU, Binding
 from attestation.simulated.collateral import mint
@@ -43,6 +44,7 @@ from protocol.pricing import Stop
 from protocol.receipts import SignedReceipt
 from protocol.sealing import SealedRequest, SealingKeyPair
 from protocol.stream import ResponseWriter
+from scripts.attest_stage import bare_state
 from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
 from wrappers.registry import Kind as Child
@@ -54,6 +56,7 @@ GLOBAL_ID = -7001
 REGISTRY = b"\x11" * 32
 MODEL = Terms(b"\x77" * 32, 2_000_000, 500_000, 20_000_000, 20_000_000, 1_000)
 NODE_EPOCH = 1_000_001
+VERIFIER = b"\x33" * 32
 ROW_EPOCH = 2_000_002
 
 
@@ -301,7 +304,7 @@ class World:
             owner=OWNER,
             index=0,
             epoch=NODE_EPOCH,
-            attestation=b"\x33" * 32,
+            attestation=VERIFIER,
             unbonding=604_800,
             claim_window=604_800,
             challenge_window=259_200,
@@ -309,7 +312,14 @@ class World:
         return replace(state, **changes)
 
     def show_node(self, **changes: Any) -> None:
-        self.chain.put(self.node, self.node_state(**changes).to_cell())
+        state = self.node_state(**changes)
+        self.chain.put(self.node, state.to_cell())
+        self.show_verifier({self.tee.registers.measurement: ChainImage()})
+
+    def show_verifier(
+        self, images: dict[bytes, ChainImage], platforms: dict[bytes, tuple[bool, bytes]] | None = None
+    ) -> None:
+        self.chain.put(VERIFIER, bare_state(images, platforms))
 
     def row(self, **changes: Any) -> Row:
         terms = RowTerms(RELEASE_KEY.public_key().public_bytes_raw(), 3600)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestation.onchain.state import ChainImage, ImageStatus
 from attestation.policy import Tier
 from chain.api import BlockId, Head
 from client.errors import ClientError, Uncertain, Untrusted
@@ -61,11 +62,31 @@ async def test_g14_mainnet_refuses_simulated_evidence_whatever_flag_and_policy_s
             policy=world.policy,
             allow_simulated=True,
             node=world.node_state(),
+            standing=(),
             block=None,
             now=int(time.time()),
             chain_now=int(time.time()),
         )
     assert isinstance(judged, RefusedNode) and "mainnet" in "; ".join(judged.reasons)
+
+
+async def test_g12_what_the_verifier_says_today_is_obeyed_before_the_node_was_told(world: Any) -> None:
+    image, platform = world.tee.registers.measurement, world.tee.platform_id
+    world.show_node()
+    for status, word in ((ImageStatus.RETIRED, "retired"), (ImageStatus.COMPROMISED, "compromised")):
+        world.show_verifier({image: ChainImage(status=status)})
+        assert word in await refused(world)
+    world.show_verifier({})
+    assert "never allowed" in await refused(world)
+    world.show_verifier({image: ChainImage()}, {platform: (True, world.node)})
+    assert "deny-list" in await refused(world)
+    world.show_verifier({image: ChainImage()}, {platform: (False, b"\x05" * 32)})
+    assert "serves another node" in await refused(world)
+    world.chain.put(world.node_state().attestation, None)
+    assert "no verifier" in await refused(world)
+    world.show_verifier({image: ChainImage()}, {platform: (False, world.node)})
+    async with world.client() as client:
+        assert (await client.verify(world.node)).account == world.node
 
 
 @pytest.mark.parametrize(
