@@ -175,17 +175,6 @@ def raise_allotment(node: bytes, amount_nano: int) -> Cell:
     return begin_cell().store_uint(Op.RAISE, 32).store_bytes(node).store_coins(amount_nano).end_cell()
 
 
-def lower(node: bytes, allotted_nano: int, signature: bytes) -> Cell:
-    """Body from anyone: lowers a row to `allotted_nano`; `signature` is the node's over `signed.Release`."""
-    body = begin_cell().store_uint(Op.LOWER, 32).store_bytes(node).store_uint(allotted_nano, 64)
-    return body.store_bytes(signature).end_cell()
-
-
-def reclaim(node: bytes) -> Cell:
-    """Body from the owner: starts a row's close timer; `finish` frees the money when it has run."""
-    return begin_cell().store_uint(Op.RECLAIM, 32).store_bytes(node).end_cell()
-
-
 def withdraw(amount_nano: int = 0) -> Cell:
     """Body from the owner; 0 = everything free."""
     return begin_cell().store_uint(Op.WITHDRAW, 32).store_coins(amount_nano).end_cell()

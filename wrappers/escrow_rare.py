@@ -13,6 +13,17 @@ def _with_program(body: Builder) -> Cell:
     return body.store_ref(rare_program(Contract.ESCROW)).end_cell()
 
 
+def lower(node: bytes, allotted_nano: int, signature: bytes) -> Cell:
+    """Body from anyone: lowers a row to `allotted_nano`; `signature` is the node's over `signed.Release`."""
+    body = begin_cell().store_uint(Op.LOWER, 32).store_bytes(node).store_uint(allotted_nano, 64)
+    return _with_program(body.store_bytes(signature))
+
+
+def reclaim(node: bytes) -> Cell:
+    """Body from the owner: starts a row's close timer; `finish` frees the money when it has run."""
+    return _with_program(begin_cell().store_uint(Op.RECLAIM, 32).store_bytes(node))
+
+
 def allot_shared(node: bytes, amount_nano: int, terms: RowTerms) -> Cell:
     """Body from the owner: a new row of which others get shares; `terms.shares.fee` is what the escrow froze."""
     body = begin_cell().store_uint(Op.ALLOT_SHARED, 32).store_bytes(node).store_coins(amount_nano)

@@ -17,7 +17,7 @@ TEN_YEARS = 315_360_000
 class Gas:
     """Gas constants of gas.fc; tests compare both files and pin each to a measurement."""
 
-    OPEN: Final = 9800
+    OPEN: Final = 9700
     VERDICT: Final = 44550
     NODE_INIT: Final = 6000
     PAID: Final = 5050
@@ -26,24 +26,24 @@ class Gas:
     CLAIM: Final = 3950
     CLAIM_ENTRY: Final = 1650
     CLAIM_RECEIPT: Final = 6950
-    ESCROW_INIT: Final = 7800
-    SETTLE: Final = 31200
+    ESCROW_INIT: Final = 7750
+    SETTLE: Final = 31000
     TOP_UP: Final = 2450
-    ALLOT: Final = 17500
-    RAISE: Final = 16800
-    ALLOT_SHARED: Final = 21500
+    ALLOT: Final = 17000
+    RAISE: Final = 16250
+    ALLOT_SHARED: Final = 21400
     ORDER_JOB: Final = 12400
     PAY_SHARES: Final = 32000
     ROTATE_VOUCHER_KEY: Final = 12000
-    APPLY_VOUCHER_KEY: Final = 11800
+    APPLY_VOUCHER_KEY: Final = 11600
     GIVE_UP_KEY: Final = 32000
-    LOWER: Final = 20200
-    RECLAIM: Final = 20200
+    LOWER: Final = 22600
+    RECLAIM: Final = 22300
     WITHDRAW: Final = 7400
-    CLOSE: Final = 6000
-    CLOSE_ROW: Final = 19500
-    FINISH: Final = 6000
-    FINISH_ROW: Final = 5900
+    CLOSE: Final = 5450
+    CLOSE_ROW: Final = 19200
+    FINISH: Final = 5450
+    FINISH_ROW: Final = 5600
     JOB_INIT: Final = 5300
     ACCEPTED: Final = 7500
     JOB_POSTED: Final = 7100

@@ -12,7 +12,7 @@ from chain.decode import decode_message
 from devnet.ledger import Pending
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, key_of, public
-from wrappers import escrow, node
+from wrappers import escrow, escrow_rare, node
 from wrappers.cells import address_of
 from wrappers.code import Contract, code, living_code
 from wrappers.errors import ContractError
@@ -224,7 +224,7 @@ def test_g10_owner_messages_of_others_are_refused(world: World, pair: Pair) -> N
     bodies = [
         escrow.allot(account_of_name("node"), 1, world.row_terms()),
         escrow.raise_allotment(pair.node, 1),
-        escrow.reclaim(pair.node),
+        escrow_rare.reclaim(pair.node),
         escrow.withdraw(),
         escrow.close(),
     ]
@@ -295,14 +295,14 @@ def test_sixteen_rows_and_no_seventeenth(world: World, pair: Pair) -> None:
 def test_release_lowers_a_row_once_and_dies_with_the_row_seqno(world: World, pair: Pair) -> None:
     world.settle_one(pair.escrow, pair.node, TON // 2)
     signature = world.release(pair.escrow, pair.node, TON)
-    assert not world.send(world.stranger, pair.escrow, TON, escrow.lower(pair.node, TON, signature)).failed
+    assert not world.send(world.stranger, pair.escrow, TON, escrow_rare.lower(pair.node, TON, signature)).failed
     state = world.escrow(pair.escrow)
     assert (state.rows[pair.node].allotted_nano, state.reserved_nano) == (TON, TON // 2)
-    again = world.send(world.stranger, pair.escrow, TON, escrow.lower(pair.node, TON, signature))
+    again = world.send(world.stranger, pair.escrow, TON, escrow_rare.lower(pair.node, TON, signature))
     assert code_of(again) == ContractError.BAD_SIGNATURE
     world.send(world.client, pair.escrow, TON, escrow.raise_allotment(pair.node, TON // 4))
     old = sign(Release(state.rows[pair.node].allotment, 1, TON // 2), world.release_key)
-    again = world.send(world.stranger, pair.escrow, TON, escrow.lower(pair.node, TON // 2, old))
+    again = world.send(world.stranger, pair.escrow, TON, escrow_rare.lower(pair.node, TON // 2, old))
     assert code_of(again) == ContractError.BAD_SIGNATURE
 
 
@@ -310,11 +310,11 @@ def test_g10_release_below_paid_above_allotted_or_of_another_key_is_refused(worl
     world.settle_one(pair.escrow, pair.node, TON)
     for allotted in (TON - 1, 2 * TON + 1):
         signature = world.release(pair.escrow, pair.node, allotted)
-        trace = world.send(world.client, pair.escrow, TON, escrow.lower(pair.node, allotted, signature))
+        trace = world.send(world.client, pair.escrow, TON, escrow_rare.lower(pair.node, allotted, signature))
         assert code_of(trace) == ContractError.WRONG_AMOUNT
     row = world.escrow(pair.escrow).rows[pair.node]
     thief = sign(Release(row.allotment, row.seqno, TON), key_of("thief"))
-    trace = world.send(world.client, pair.escrow, TON, escrow.lower(pair.node, TON, thief))
+    trace = world.send(world.client, pair.escrow, TON, escrow_rare.lower(pair.node, TON, thief))
     assert code_of(trace) == ContractError.BAD_SIGNATURE
 
 
@@ -359,8 +359,8 @@ def test_g6_rows_do_not_share_money(world: World, pair: Pair) -> None:
 
 
 def test_reclaim_frees_one_row_after_its_timer(world: World, pair: Pair) -> None:
-    assert not world.send(world.client, pair.escrow, TON, escrow.reclaim(pair.node)).failed
-    trace = world.send(world.client, pair.escrow, TON, escrow.reclaim(pair.node))
+    assert not world.send(world.client, pair.escrow, TON, escrow_rare.reclaim(pair.node)).failed
+    trace = world.send(world.client, pair.escrow, TON, escrow_rare.reclaim(pair.node))
     assert code_of(trace) == ContractError.CLOSING
     trace = world.send(world.client, pair.escrow, TON, escrow.raise_allotment(pair.node, 1))
     assert code_of(trace) == ContractError.CLOSING
@@ -429,7 +429,7 @@ def test_g3_close_with_a_partial_release_waits_for_the_timer_of_the_rest(world: 
 def test_a_release_that_drops_the_last_row_of_a_closing_account_ends_it(world: World, pair: Pair) -> None:
     world.send(world.client, pair.escrow, TON, escrow.close())
     signature = world.release(pair.escrow, pair.node, 0)
-    assert not world.send(world.operator, pair.escrow, TON, escrow.lower(pair.node, 0, signature)).failed
+    assert not world.send(world.operator, pair.escrow, TON, escrow_rare.lower(pair.node, 0, signature)).failed
     assert not world.alive(pair.escrow)
 
 

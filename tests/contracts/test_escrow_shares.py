@@ -191,8 +191,8 @@ def ends(shared: Shared) -> dict[str, Callable[[], Trace]]:
         return shared.state().rows[shared.node].paid_nano
 
     return {
-        "released": lambda: shared.stranger(escrow.lower(shared.node, paid(), shared.release(paid()))),
-        "reclaimed": lambda: timed(escrow.reclaim(shared.node)),
+        "released": lambda: shared.stranger(escrow_rare.lower(shared.node, paid(), shared.release(paid()))),
+        "reclaimed": lambda: timed(escrow_rare.reclaim(shared.node)),
         "closed": lambda: timed(escrow.close()),
         "closed with a release": lambda: shared.client(
             escrow.close([escrow.CloseRelease(shared.node, paid(), shared.release(paid()))])
@@ -211,7 +211,7 @@ def test_g3_g6_a_row_that_ends_keeps_nothing_but_its_shares_and_anyone_sends_the
     assert (state.free_nano == 0) == state.closing, "what was allotted is free, or has left"
     assert code_of(shared.settle(2 * TON)) == ContractError.NOTHING_DUE
     assert code_of(shared.client(escrow.raise_allotment(shared.node, 1))) == ContractError.CLOSING
-    assert code_of(shared.client(escrow.reclaim(shared.node))) == ContractError.CLOSING
+    assert code_of(shared.client(escrow_rare.reclaim(shared.node))) == ContractError.CLOSING
     assert code_of(shared.stranger(escrow.finish())) == ContractError.NOT_RIPE
     trace = shared.stranger(escrow_rare.pay_shares(shared.node))
     assert not trace.failed and shared.received(trace)["relayer"] == TON // 10
@@ -240,7 +240,7 @@ def test_g3_a_row_that_paid_nothing_is_gone_at_once(shared: Shared) -> None:
 
 def test_g3_a_closing_row_that_has_nothing_left_to_pay_ends_at_once(shared: Shared) -> None:
     shared.settle(3 * TON)
-    assert not shared.client(escrow.reclaim(shared.node)).failed
+    assert not shared.client(escrow_rare.reclaim(shared.node)).failed
     assert shared.state().rows[shared.node].closing_at == ENDED
 
 
@@ -350,7 +350,7 @@ def test_shared_rows_are_bound_by_the_same_limits(shared: Shared) -> None:
 def test_g4_the_submitter_of_anyones_messages_gains_nothing(shared: Shared) -> None:
     """Only the rest of his own value comes back to him."""
     shared.settle(TON)
-    for body in (escrow_rare.pay_shares(shared.node), escrow.lower(shared.node, TON, shared.release(TON))):
+    for body in (escrow_rare.pay_shares(shared.node), escrow_rare.lower(shared.node, TON, shared.release(TON))):
         trace = shared.stranger(body)
         assert not trace.failed
         sent = trace.of(shared.account)[0].out_msgs

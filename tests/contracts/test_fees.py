@@ -155,10 +155,10 @@ def measure_deep(base: bytes, fee: int) -> dict[str, int]:
     used["TOP_UP"] = at(client(escrow.top_up()))
     used["RAISE"] = at(client(escrow.raise_allotment(base, 1)))
     used["WITHDRAW"] = at(client(escrow.withdraw(1)))
-    used["RECLAIM"] = at(client(escrow.reclaim(base)))
+    used["RECLAIM"] = at(client(escrow_rare.reclaim(base)))
     ledger.revert(snapshot)
     rows = world.escrow(account).rows
-    bodies = [escrow.lower(base, amount, release(base, amount)) for amount in (rows[base].paid_nano, TON)]
+    bodies = [escrow_rare.lower(base, amount, release(base, amount)) for amount in (rows[base].paid_nano, TON)]
     releases = [escrow.CloseRelease(row, TON, release(row, TON)) for row in rows]
     used["LOWER"] = max(at(client(body)) for body in bodies)
     with_rows = at(client(escrow.close(releases)))
@@ -172,7 +172,7 @@ def measure_deep(base: bytes, fee: int) -> dict[str, int]:
     ledger.revert(snapshot)
     last = neighbours(base, 15)[-1]
     paid = world.escrow(account).rows[last].paid_nano
-    assert not world.send(world.client, account, TON, escrow.lower(last, paid, release(last, paid))).failed
+    assert not world.send(world.client, account, TON, escrow_rare.lower(last, paid, release(last, paid))).failed
     trace = world.send(world.client, account, TON, allotment(world, last))
     used["ALLOT_SHARED" if fee else "ALLOT"] = gas_at(trace, account)
     ledger.revert(snapshot)
@@ -320,8 +320,8 @@ def borders(world: World, pair: Pair) -> dict[str, Border]:
         "top_up_stake": Border(client, pair.node, fees.top_up_stake() + 1, node.top_up_stake()),
         "allot": Border(client, pair.escrow, fees.allot(), escrow.allot(other, TON // 2, world.row_terms())),
         "raise": Border(client, pair.escrow, fees.raise_allotment(), escrow.raise_allotment(pair.node, TON // 2)),
-        "lower": Border(client, pair.escrow, fees.lower(), escrow.lower(pair.node, TON, release)),
-        "reclaim": Border(client, pair.escrow, fees.reclaim(), escrow.reclaim(pair.node)),
+        "lower": Border(client, pair.escrow, fees.lower(), escrow_rare.lower(pair.node, TON, release)),
+        "reclaim": Border(client, pair.escrow, fees.reclaim(), escrow_rare.reclaim(pair.node)),
         "withdraw": Border(client, pair.escrow, fees.withdraw(), escrow.withdraw(TON // 2)),
         "close": Border(client, pair.escrow, fees.close(len([row])), escrow.close([released])),
         "allot_shared": Border(

@@ -13,7 +13,7 @@ from test_fees import settle_body
 from devnet.ledger import Rejected, Snapshot
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TERMS, TON, World, built_world, key_of, public
-from wrappers import escrow, node, registry
+from wrappers import escrow, escrow_rare, node, registry
 from wrappers.registry import Kind, child_address
 from wrappers.signed import Voucher, sign
 
@@ -142,7 +142,7 @@ class Market(RuleBasedStateMachine):
 
     @rule(which=NODES)
     def reclaim(self, which: int) -> None:
-        self.client(escrow.reclaim(self.nodes[which]))
+        self.client(escrow_rare.reclaim(self.nodes[which]))
 
     @rule(amount=st.sampled_from([0, 1, TON // 2, 5 * TON]))
     def withdraw(self, amount: int) -> None:
@@ -171,7 +171,7 @@ class Market(RuleBasedStateMachine):
             return
         row = state.rows[account]
         allotted = row.paid_nano + (row.allotted_nano - row.paid_nano) * share // 100
-        body = escrow.lower(account, allotted, self.world.release(self.escrow, account, allotted))
+        body = escrow_rare.lower(account, allotted, self.world.release(self.escrow, account, allotted))
         self.sent.append((self.world.stranger.account, self.escrow, body))
         self.check(self.world.send(self.world.stranger, self.escrow, TON, body))
 

@@ -7,7 +7,7 @@ from pytoniq_core import Cell, begin_cell
 from test_escrow import code_of
 
 from scripts.stage import DAY, HOUR, TON, Pair, World, account_of_name
-from wrappers import escrow
+from wrappers import escrow, escrow_rare
 from wrappers.errors import ContractError
 from wrappers.ops import Op
 
@@ -46,7 +46,7 @@ def test_g3_row_terms_with_anything_more_or_exotic_are_refused(world: World, pai
 
 
 def test_rows_that_are_not_there_are_said_to_be_missing(world: World, pair: Pair) -> None:
-    bodies = [escrow.raise_allotment(OTHER, 1), escrow.reclaim(OTHER), escrow.lower(OTHER, 0, bytes(64))]
+    bodies = [escrow.raise_allotment(OTHER, 1), escrow_rare.reclaim(OTHER), escrow_rare.lower(OTHER, 0, bytes(64))]
     for body in bodies:
         assert owned(world, pair, body) == ContractError.NO_ROW
 
@@ -54,7 +54,7 @@ def test_rows_that_are_not_there_are_said_to_be_missing(world: World, pair: Pair
 def test_a_release_may_leave_a_row_as_it_is_and_spends_its_seqno(world: World, pair: Pair) -> None:
     for seqno in (1, 2, 3):
         signature = world.release(pair.escrow, pair.node, 2 * TON)
-        assert owned(world, pair, escrow.lower(pair.node, 2 * TON, signature)) == 0
+        assert owned(world, pair, escrow_rare.lower(pair.node, 2 * TON, signature)) == 0
         row = world.escrow(pair.escrow).rows[pair.node]
         assert (row.seqno, row.allotted_nano) == (seqno, 2 * TON)
 
@@ -65,15 +65,15 @@ def test_g4_row_seqnos_only_grow_and_each_release_is_for_one_of_them(world: Worl
     assert owned(world, pair, escrow.raise_allotment(pair.node, 1)) == 0
     assert world.escrow(pair.escrow).rows[pair.node].seqno == 2
     signature = world.release(pair.escrow, pair.node, TON)
-    assert owned(world, pair, escrow.lower(pair.node, TON, signature)) == 0
+    assert owned(world, pair, escrow_rare.lower(pair.node, TON, signature)) == 0
     assert world.escrow(pair.escrow).rows[pair.node].seqno == 3
     assert owned(world, pair, escrow.raise_allotment(pair.node, TON // 2)) == 0
-    assert owned(world, pair, escrow.lower(pair.node, TON, signature)) == ContractError.BAD_SIGNATURE
+    assert owned(world, pair, escrow_rare.lower(pair.node, TON, signature)) == ContractError.BAD_SIGNATURE
 
 
 def test_g3_finish_drops_no_row_whose_timer_was_not_started(world: World, pair: Pair) -> None:
     assert owned(world, pair, escrow.allot(OTHER, TON // 4, world.row_terms())) == 0
-    assert owned(world, pair, escrow.reclaim(OTHER)) == 0
+    assert owned(world, pair, escrow_rare.reclaim(OTHER)) == 0
     world.ledger.now += 2 * HOUR
     assert not world.send(world.stranger, pair.escrow, TON, escrow.finish()).failed
     state = world.escrow(pair.escrow)
@@ -81,7 +81,7 @@ def test_g3_finish_drops_no_row_whose_timer_was_not_started(world: World, pair: 
 
 
 def test_g3_closing_does_not_start_again_the_timer_of_a_row_that_is_closing(world: World, pair: Pair) -> None:
-    assert owned(world, pair, escrow.reclaim(pair.node)) == 0
+    assert owned(world, pair, escrow_rare.reclaim(pair.node)) == 0
     end = world.escrow(pair.escrow).rows[pair.node].closing_at
     assert end == world.ledger.now + HOUR
     world.ledger.now += HOUR // 2
@@ -124,9 +124,9 @@ def test_every_message_to_an_escrow_is_read_to_its_end(world: World, pair: Pair)
         escrow.top_up(),
         escrow.allot(OTHER, 1, world.row_terms()),
         escrow.raise_allotment(pair.node, 1),
-        escrow.lower(pair.node, TON, release.signature),
+        escrow_rare.lower(pair.node, TON, release.signature),
         escrow.withdraw(TON // 2),
-        escrow.reclaim(pair.node),
+        escrow_rare.reclaim(pair.node),
         escrow.close(),
         escrow.close([release]),
     ]
@@ -158,8 +158,8 @@ def test_what_a_stranger_frees_leaves_when_it_is_worth_a_message(world: World, p
     freed = world.fees.prices.forward(0, 0) + above
     assert owned(world, pair, escrow.allot(OTHER, freed, world.row_terms())) == 0
     signature = world.release(pair.escrow, pair.node, 2 * TON)
-    assert owned(world, pair, escrow.lower(pair.node, 2 * TON, signature)) == 0
-    assert owned(world, pair, escrow.reclaim(OTHER)) == 0
+    assert owned(world, pair, escrow_rare.lower(pair.node, 2 * TON, signature)) == 0
+    assert owned(world, pair, escrow_rare.reclaim(OTHER)) == 0
     world.ledger.now += HOUR // 2
     assert owned(world, pair, escrow.close()) == 0
     world.ledger.now += HOUR // 2

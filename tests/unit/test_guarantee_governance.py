@@ -8,7 +8,7 @@ import pytest
 from pytoniq_core import Cell, begin_cell
 
 from scripts.stage import TON, Pair, World, account_of_name, built_world, key_of, make_pair
-from wrappers import escrow, node
+from wrappers import escrow, escrow_rare, node
 from wrappers.ops import Op
 
 
@@ -52,7 +52,7 @@ def test_g20_the_governor_moves_no_deposit_and_no_stake(world: World, pair: Pair
     tries = [
         (pair.escrow, escrow.withdraw()),
         (pair.escrow, escrow.close()),
-        (pair.escrow, escrow.reclaim(pair.node)),
+        (pair.escrow, escrow_rare.reclaim(pair.node)),
         (pair.escrow, escrow.raise_allotment(pair.node, 1)),
         (pair.escrow, escrow.allot(account_of_name("his node"), 1, world.row_terms())),
         (pair.node, node.unbond()),

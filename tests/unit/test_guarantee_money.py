@@ -15,7 +15,7 @@ from attestation.witness import attest_message
 from devnet.trace import Trace
 from scripts.compile import source
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, key_of, make_pair, public
-from wrappers import escrow, node
+from wrappers import escrow, escrow_rare, node
 from wrappers.code import Contract
 from wrappers.signed import sign
 
@@ -99,7 +99,7 @@ def test_g8_who_carries_a_message_for_others_gains_nothing(world: World, pair: P
     claim = node.claim_receipt(
         public(world.enclave_key), pair.escrow, epoch, receipt, sign(receipt, world.enclave_key), entry
     )
-    lower = escrow.lower(pair.node, TON, world.release(pair.escrow, pair.node, TON))
+    lower = escrow_rare.lower(pair.node, TON, world.release(pair.escrow, pair.node, TON))
     if work == "finish":
         world.send(world.client, pair.escrow, TON, escrow.close())
         world.ledger.now += 2 * HOUR
