@@ -10,12 +10,25 @@ import time
 
 from pytoniq_core import Cell
 
-from attestation.onchain.standing import standing, words
+from attestation.evidence import Evidence, Kind
+from attestation.onchain.facts import facts_of
+from attestation.onchain.pieces import BadWitness
+from attestation.onchain.standing import standing, still_passes, words
+from attestation.strict import Malformed
 from chain.api import Chain, ChainError, Status
 from wrappers.cells import CellError
 from wrappers.node import NodeState
 
 MAX_AGE_SECONDS = 5.0
+ON_CHAIN = (Kind.TDX, Kind.SIMULATED)
+"""What the chain can judge by itself."""
+
+
+def _passes(state: Cell, quote: bytes) -> bool:
+    try:
+        return still_passes(state, facts_of(quote))
+    except (Malformed, BadWitness):
+        return False
 
 
 class Standings:
@@ -27,15 +40,22 @@ class Standings:
         self._read: dict[bytes, tuple[float, Cell | None]] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def faults(self, account: bytes, node: NodeState) -> tuple[str, ...]:
-        """Why the node at `account` should not be served by its present key, one sentence each. Raises ChainError."""
+    async def faults(self, account: bytes, node: NodeState, evidence: Evidence | None = None) -> tuple[str, ...]:
+        """Why the node at `account` should not be served by its present key, one sentence each. Raises ChainError.
+
+        With `evidence` its platform's certificate and TCB are also judged by the collateral that the chain holds, which
+        may be newer than what the node presents.
+        """
         if node.measurement is None or node.platform is None:
             return ()  # it has no verdict yet, which its state says
         state = await self._state(node.attestation)
         if state is None:
             return (f"the chain shows no verifier at {node.attestation.hex()}",)
         try:
-            return words(standing(state, account, node.measurement, node.platform))
+            found = words(standing(state, account, node.measurement, node.platform))
+            if evidence is not None and evidence.kind in ON_CHAIN and not _passes(state, evidence.quote):
+                found += ("its evidence does not pass the collateral and the policy that the chain holds today",)
+            return found
         except CellError as error:
             raise ChainError(
                 f"the verifier {node.attestation.hex()} cannot be read: {error}; use a release of this network"

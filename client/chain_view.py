@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attestation.evidence import Evidence
+from attestation.onchain.state import VerifierState
 from attestation.standings import Standings
 from attestation.verify import Block
 from chain.api import AccountState, Chain, ChainError, Head, Status
@@ -65,12 +67,24 @@ class ChainView:
             raise Untrusted(account, ("it is no node of this network's registry",))
         return node
 
-    async def standing(self, account: bytes, node: NodeState) -> tuple[str, ...]:
+    async def standing(self, account: bytes, node: NodeState, evidence: Evidence) -> tuple[str, ...]:
         """What the network's verifier holds against the node's image or platform today, one sentence each."""
         try:
-            return await self._standings.faults(account, node)
+            return await self._standings.faults(account, node, evidence)
         except ChainError as error:
             raise _uncertain(error) from error
+
+    async def verifier(self, account: bytes) -> VerifierState:
+        """The attestation contract that a genuine node names."""
+        state = await self.account(account)
+        try:
+            if state.data is None:
+                raise CellError("it has no state")
+            return VerifierState.from_cell(state.data)
+        except CellError as error:
+            raise Uncertain(
+                f"verifier {account.hex()} cannot be read: {error}", "use a release of this network"
+            ) from error
 
     async def escrow(self, account: bytes) -> EscrowState | None:
         """The escrow at this account; None while there is none or its birth is on its way."""

@@ -27,6 +27,7 @@ from client.answer import text_of
 from client.config import DEFAULT_HOME, Config, load
 from client.errors import ClientError, HomeError, Locked, showable
 from client.events import Receipted, Text
+from client.inspect import inspect
 from client.sdk import Client
 from client.show import NANO, err, out
 from client.sidecar import CONTROL_FILE, Sidecar
@@ -251,11 +252,19 @@ def nodes() -> None:
 
 @app.command()
 def verify(node: Node) -> None:
-    """Verify a node's evidence from its roots and print the chain of trust."""
+    """Verify a node's evidence from its roots and print the chain of trust, down to its last receipt if one is here.
+
+    Needs no wallet and no account.
+    """
 
     async def work() -> None:
-        found = await _command("verify", {"node": node})
-        show.trust(found)
+        config = _config()
+        found = await inspect(config.settings, control.account_of(node))
+        show.trust({**control.trust_view(found.node), **control.chain_view(found)})
+        if config.wallet_file.exists():
+            kept = await _command("receipts", {"verify": True})
+            key = found.node.signing_key.hex()
+            show.last_receipt(next((one for one in kept["receipts"] if one["key"] == key), None))
 
     _main(work())
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from client.audit import verify_chain, verify_held
 from client.errors import BadRequest, NoEscrow
+from client.inspect import Inspection
 from client.money import Closed
 from client.records import Held
 from client.sdk import Client
@@ -29,13 +30,13 @@ async def run(client: Client, command: str, arguments: _Arguments) -> dict[str, 
 
 async def _open(client: Client, arguments: _Arguments) -> dict[str, Any]:
     node = arguments.get("node")
-    first = None if node is None else (_account(node), _amount(arguments, "allot_nano"))
+    first = None if node is None else (account_of(node), _amount(arguments, "allot_nano"))
     escrow = await client.open_escrow(_amount(arguments, "deposit_nano"), first, arguments.get("close_timer"))
     return {"escrow": escrow.account.hex(), **await _balance(client, {})}
 
 
 async def _allot(client: Client, arguments: _Arguments) -> dict[str, Any]:
-    node, amount = _account(arguments.get("node")), _amount(arguments, "amount_nano")
+    node, amount = account_of(arguments.get("node")), _amount(arguments, "amount_nano")
     await client.allot(node, amount, arguments.get("close_timer"))
     return await _balance(client, {})
 
@@ -163,7 +164,7 @@ async def _nodes(client: Client, arguments: _Arguments) -> dict[str, Any]:
 
 
 async def _verify(client: Client, arguments: _Arguments) -> dict[str, Any]:
-    return trust_view(await client.verify(_account(arguments.get("node"))))
+    return trust_view(await client.verify(account_of(arguments.get("node"))))
 
 
 def trust_view(node: TrustedNode) -> dict[str, Any]:
@@ -189,6 +190,14 @@ def trust_view(node: TrustedNode) -> dict[str, Any]:
     }
 
 
+def chain_view(found: Inspection) -> dict[str, Any]:
+    return {
+        "verifier": found.verifier.hex(),
+        "chain_simulated": found.chain_simulated,
+        "collateral_ends": dict(found.collateral_ends),
+    }
+
+
 async def _recover(client: Client, arguments: _Arguments) -> dict[str, Any]:
     return {
         "recovered": [
@@ -206,7 +215,7 @@ async def _recover(client: Client, arguments: _Arguments) -> dict[str, Any]:
     }
 
 
-def _account(value: object) -> bytes:
+def account_of(value: object) -> bytes:
     try:
         account = bytes.fromhex(value) if isinstance(value, str) else b""
     except ValueError:

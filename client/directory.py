@@ -108,24 +108,46 @@ class Directory:
         fault = self._store.fault(account)
         if fault is not None:
             return RefusedNode(account, (f"it broke the rules before: {fault}",))
-        try:
-            offer = NodeOffer.from_json(text)
-            seqno = Presented.from_document(offer.evidence).evidence.binding.block_seqno
-        except (Malformed, MalformedEvidence) as error:
-            return RefusedNode(account, (str(error),))
-        try:
-            state = await self._view.node(account)
-        except Untrusted as error:
-            return RefusedNode(account, error.reasons)
-        return check_offer(
-            offer,
-            account=account,
+        return await judged(
+            text,
+            account,
+            view=self._view,
             network=self._network,
             policy=self._policy,
             allow_simulated=self._allow_simulated,
-            node=state,
-            standing=await self._view.standing(account, state),
-            block=await self._view.block(seqno) if self._policy.block_required else None,
             now=int(self._clock()),
-            chain_now=(await self._view.head()).now,
         )
+
+
+async def judged(
+    text: str,
+    account: bytes,
+    *,
+    view: ChainView,
+    network: NetworkFacts,
+    policy: Policy,
+    allow_simulated: bool,
+    now: int,
+) -> TrustedNode | RefusedNode:
+    """The offer `text` of the node at `account` against policy and chain. Raises Uncertain."""
+    try:
+        offer = NodeOffer.from_json(text)
+        evidence = Presented.from_document(offer.evidence).evidence
+    except (Malformed, MalformedEvidence) as error:
+        return RefusedNode(account, (str(error),))
+    try:
+        state = await view.node(account)
+    except Untrusted as error:
+        return RefusedNode(account, error.reasons)
+    return check_offer(
+        offer,
+        account=account,
+        network=network,
+        policy=policy,
+        allow_simulated=allow_simulated,
+        node=state,
+        standing=await view.standing(account, state, evidence),
+        block=await view.block(evidence.binding.block_seqno) if policy.block_required else None,
+        now=now,
+        chain_now=(await view.head()).now,
+    )

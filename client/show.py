@@ -74,7 +74,7 @@ def receipts(found: dict[str, Any], *, verified: bool) -> None:
 
 
 def trust(found: dict[str, Any]) -> None:
-    """The chain of trust, from the root down."""
+    """The chain of trust, from the root down: what this client verified itself, and what the chain did."""
     root = "the SIMULATED test root: proves no hardware" if found["simulated"] else "Intel's pinned root"
     block = "looked up" if found["block_checked"] else "not looked up (the policy does not ask for it)"
     for line in (
@@ -84,8 +84,29 @@ def trust(found: dict[str, Any]) -> None:
         *(f"   GPU         {words}" for words in found["gpus"]),
         f"4. freshness   bound to masterchain block {found['block_seqno']}, {block}",
         f"5. key         {found['signing_key']}, the same on chain (two endpoints agree)",
+        *_chain(found),
         f"6. node        {found['node']}, epoch {found['epoch']}, attested until {found['attested_until']}",
         f"7. sealing key signed by that key, until {found['sealing_key_until']}",
         f"trusted: tier {found['tier']}" + (", SIMULATED" if found["simulated"] else ""),
     ):
         out.print(line, markup=False)
+
+
+def _chain(found: dict[str, Any]) -> list[str]:
+    if "verifier" not in found:
+        return []
+    root = "the SIMULATED test root" if found["chain_simulated"] else "Intel's root"
+    soonest = min(found["collateral_ends"].values(), default=0)
+    return [
+        f"   chain       verifier {found['verifier']} checked such a quote itself, from {root};",
+        "               image and platform are in good standing by the collateral that it holds today",
+        f"               (the first of it ends at {soonest}, unix seconds)",
+    ]
+
+
+def last_receipt(one: dict[str, Any] | None) -> None:
+    if one is None:
+        out.print("8. receipt     none of this key in this folder")
+        return
+    word = "holds" if one["holds"] else "DOES NOT HOLD"
+    out.print(f"8. receipt     {one['hash']}: {word}, {ton(one['amount_nano'])}", markup=False)

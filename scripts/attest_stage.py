@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq_core import Builder, Cell, HashMap, begin_cell
 
 from attestation.collateral import Collateral
+from attestation.evidence import Kind
+from attestation.onchain.certificates import public_key
 from attestation.onchain.collateral import collateral_messages
 from attestation.onchain.messages import governed
 from attestation.onchain.state import ChainImage, ChainPolicy, genesis_state
+from attestation.simulated.collateral import mint
+from attestation.trust_roots import root
 from chain.outgoing import Outgoing
 from chain.wallet import Wallet, external_message
 from devnet.ledger import Ledger
@@ -101,7 +106,7 @@ class Stage:
 
 
 def bare_state(images: Mapping[bytes, ChainImage], platforms: Mapping[bytes, tuple[bool, bytes]] | None = None) -> Cell:
-    """A verifier's state as far as clients and relayers look into it, without collateral.
+    """A verifier's state as far as clients and relayers look into it, with the test root's collateral.
 
     `platforms`: whether each is denied, and the node that it serves.
     """
@@ -111,9 +116,20 @@ def bare_state(images: Mapping[bytes, ChainImage], platforms: Mapping[bytes, tup
     served = HashMap(256, value_serializer=_store_platform)
     for platform, value in (platforms or {}).items():
         served.set_int_key(int.from_bytes(platform, "big"), value)
-    root = begin_cell().store_bytes(bytes(64)).store_bit(1).store_maybe_ref(served.serialize() if platforms else None)
-    root.store_maybe_ref(known.serialize() if images else None)
-    return root.store_ref(ChainPolicy().to_cell()).store_ref(begin_cell().end_cell()).end_cell()
+    state = begin_cell().store_bytes(bytes(64)).store_bit(1).store_maybe_ref(served.serialize() if platforms else None)
+    state.store_maybe_ref(known.serialize() if images else None)
+    policy, collateral = _policy_and_collateral()
+    return state.store_ref(policy).store_ref(collateral).end_cell()
+
+
+@cache
+def _policy_and_collateral() -> tuple[Cell, Cell]:
+    stage = Stage(Ledger(), public_key(root(Kind.SIMULATED).der))
+    stage.deploy()
+    stage.load(mint(stage.ledger.now))
+    data = stage.ledger.account(stage.account).data
+    assert data is not None
+    return data.refs[-2], data.refs[-1]
 
 
 def _store_platform(value: tuple[bool, bytes], builder: Builder) -> Builder:

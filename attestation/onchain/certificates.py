@@ -78,20 +78,9 @@ def pck_certificate(signed: Signed, authority_key: bytes) -> Cell:
     if index is None:
         raise BadWitness("the certificate has no SGX extension: it is not a PCK certificate")
     sgx = spans[index][0]
-    # SEQUENCE { OID, OCTET STRING { SEQUENCE { entries } } }: PPID, TCB, PCEID, FMSPC, ...
-    value = sgx + der_header(tbs, sgx)[0] + len(_SGX_EXTENSION)
-    content = value + der_header(tbs, value)[0]
-    entries = list(der_elements(tbs, content + der_header(tbs, content)[0], spans[index][1]))
-    ppid_end, tcb, fmspc_end = entries[0][1], entries[1][0], entries[3][1]
-    sequence = der_end(tbs, tcb + der_header(tbs, tcb)[0])
-    svns = [
-        _value(tbs, start) for start, _ in der_elements(tbs, sequence + der_header(tbs, sequence)[0], entries[1][1])
-    ]
-    if len(svns) != 18:
-        raise BadWitness(f"{len(svns)} entries in the TCB of the PCK certificate, expected 18")
-    components = bytes(int.from_bytes(svn, "big") & 0xFF for svn in svns[:16])
-    pce_svn = int.from_bytes(svns[16], "big").to_bytes(2, "big")
-    values = components + svns[17] + _value(tbs, entries[2][0]) + _value(tbs, entries[3][0]) + pce_svn
+    found = _platform_tcb(tbs, sgx, spans[index][1])
+    ppid_end, fmspc_end = found.ppid_end, found.fmspc_end
+    values = found.components + found.cpu_svn + found.pce_id + found.fmspc + found.pce_svn
     middle = pack(tbs, [(extensions, spans[0][1]), *spans[1:index], (sgx, ppid_end)])
     while len(middle) < 3:
         middle.insert(len(middle) - 1, b"")
@@ -99,6 +88,51 @@ def pck_certificate(signed: Signed, authority_key: bytes) -> Cell:
         raise BadWitness("the extensions before the SGX extension do not fit their cells")
     pieces = [*cut(tbs[:extensions], lengths), *middle, values, tbs[fmspc_end:]]
     return chain(pieces, {0: signed.hints(authority_key)})
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformTcb:
+    """The SGX extension of a PCK certificate, as bytes of the sizes that Intel gives them."""
+
+    components: bytes
+    cpu_svn: bytes
+    pce_id: bytes
+    fmspc: bytes
+    pce_svn: bytes
+    ppid_end: int
+    fmspc_end: int
+
+
+def platform_tcb(tbs: bytes) -> PlatformTcb:
+    """Of a PCK certificate, from what is signed of it. Raises BadWitness."""
+    at = tbs.find(_SGX_EXTENSION)
+    if at < 0:
+        raise BadWitness("the certificate has no SGX extension: it is not a PCK certificate")
+    sgx = at - (2 if tbs[at - 2] == 0x30 else 4)
+    return _platform_tcb(tbs, sgx, der_end(tbs, sgx))
+
+
+def _platform_tcb(tbs: bytes, sgx: int, end: int) -> PlatformTcb:
+    # SEQUENCE { OID, OCTET STRING { SEQUENCE { entries } } }: PPID, TCB, PCEID, FMSPC, ...
+    value = sgx + der_header(tbs, sgx)[0] + len(_SGX_EXTENSION)
+    content = value + der_header(tbs, value)[0]
+    entries = list(der_elements(tbs, content + der_header(tbs, content)[0], end))
+    tcb = entries[1][0]
+    sequence = der_end(tbs, tcb + der_header(tbs, tcb)[0])
+    svns = [
+        _value(tbs, start) for start, _ in der_elements(tbs, sequence + der_header(tbs, sequence)[0], entries[1][1])
+    ]
+    if len(svns) != 18:
+        raise BadWitness(f"{len(svns)} entries in the TCB of the PCK certificate, expected 18")
+    return PlatformTcb(
+        components=bytes(int.from_bytes(svn, "big") & 0xFF for svn in svns[:16]),
+        cpu_svn=svns[17],
+        pce_id=_value(tbs, entries[2][0]),
+        fmspc=_value(tbs, entries[3][0]),
+        pce_svn=int.from_bytes(svns[16], "big").to_bytes(2, "big"),
+        ppid_end=entries[0][1],
+        fmspc_end=entries[3][1],
+    )
 
 
 def _value(data: bytes, start: int) -> bytes:

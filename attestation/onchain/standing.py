@@ -41,6 +41,20 @@ def standing(state: Cell, node: bytes, measurement: bytes, platform: bytes) -> S
         raise CellError(f"not the verifier's state: {error}") from error
 
 
+def still_passes(state: Cell, facts: TcbFacts) -> bool:
+    """Whether the chain's own collateral and policy let a platform of these facts pass today. Raises CellError."""
+    try:
+        root = state.begin_parse()
+        root.skip_bits(_HEAD_BITS)
+        for _ in range(2):
+            root.load_maybe_ref()
+        return _passes(facts, root.load_ref().begin_parse(), root.load_ref().begin_parse())
+    except CellError:
+        raise
+    except Exception as error:  # pytoniq-core raises many unrelated types on malformed input
+        raise CellError(f"not the verifier's state: {error}") from error
+
+
 def _standing(state: Cell, node: bytes, measurement: bytes, platform: bytes) -> Standing:
     root = state.begin_parse()
     root.skip_bits(_HEAD_BITS)

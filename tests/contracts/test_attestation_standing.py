@@ -9,8 +9,10 @@ from attestation_mirror import NODE, REFUSING_NODE, Mirror, lists, statement, te
 from pytoniq_core import Cell, begin_cell
 
 from attestation.onchain.errors import VerifierError as Error
+from attestation.onchain.facts import facts_of
 from attestation.onchain.messages import release_platform, sync
 from attestation.onchain.standing import standing as judged
+from attestation.onchain.standing import still_passes
 from attestation.onchain.state import (
     NO_LAUNCH,
     ChainPolicy,
@@ -159,6 +161,15 @@ def test_consent_travels_with_the_verdict_unread(mirror: Mirror) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ standing
+
+
+def test_the_facts_that_the_chain_keeps_are_those_of_the_quote(mirror: Mirror) -> None:
+    binding = mirror.binding()
+    quote = MACHINE.quote(binding.report_data())
+    assert mirror.attest(MACHINE, binding).accepted
+    assert entry(mirror).facts == facts_of(quote)
+    data = mirror.ledger.account(mirror.stage.account).data
+    assert data is not None and still_passes(data, facts_of(quote))
 
 
 def test_a_node_in_good_standing_is_told_so(mirror: Mirror) -> None:

@@ -11,13 +11,21 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestation.onchain.collateral import crl_message
 from attestation.onchain.state import ChainImage, ImageStatus
 from attestation.policy import Tier
+from attestation.simulated import pki
+from attestation.simulated.collateral import mint
 from chain.api import BlockId, Head
-from client.errors import ClientError, Uncertain, Untrusted
+from client import control, show
+from client.errors import ClientError, NoNode, Uncertain, Untrusted
+from client.inspect import inspect
 from client.trust import RefusedNode, TrustedNode, check_offer
+from devnet.ledger import Ledger
 from protocol.offer import AnnouncedKey
+from scripts.attest_stage import Stage
 
+VERIFIER = b"\x33" * 32
 BODY = {"messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -82,11 +90,48 @@ async def test_g12_what_the_verifier_says_today_is_obeyed_before_the_node_was_to
     assert "deny-list" in await refused(world)
     world.show_verifier({image: ChainImage()}, {platform: (False, b"\x05" * 32)})
     assert "serves another node" in await refused(world)
-    world.chain.put(world.node_state().attestation, None)
+    world.chain.put(VERIFIER, None)
     assert "no verifier" in await refused(world)
     world.show_verifier({image: ChainImage()}, {platform: (False, world.node)})
     async with world.client() as client:
         assert (await client.verify(world.node)).account == world.node
+
+
+async def test_g12_a_revocation_that_only_the_chain_knows_refuses_the_node(world: Any) -> None:
+    """The node presents collateral from before it, which is genuine and has not ended."""
+    stage = Stage(Ledger(), pki.raw_public_key(pki.root().key), images={world.tee.registers.measurement: ChainImage()})
+    stage.deploy()
+    now = stage.ledger.now
+    for name, outcome in stage.load(mint(now)).items():
+        assert outcome.accepted, name
+    world.chain.put(VERIFIER, stage.ledger.account(stage.account).data)
+    async with world.client() as client:
+        assert (await client.verify(world.node)).account == world.node
+    authority = pki.platform_ca()
+    revoked = pki.revocation_list(authority, now - 5, now + 86_400, (world.tee.platform.pck.certificate,))
+    assert stage.tell(crl_message(0, revoked, pki.raw_public_key(authority.key))).accepted
+    world.chain.put(VERIFIER, stage.ledger.account(stage.account).data)
+    assert "collateral and the policy that the chain holds today" in await refused(world)
+
+
+async def test_verify_prints_the_chain_of_trust_without_a_wallet(
+    world: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.client() as client:
+        settings = client.settings
+    found = await inspect(settings, world.node, chain=world.chain)
+    assert found.chain_simulated and found.verifier == VERIFIER
+    assert "TCB info of" in " ".join(found.collateral_ends)
+    show.trust({**control.trust_view(found.node), **control.chain_view(found)})
+    show.last_receipt(None)
+    said = capsys.readouterr().out
+    places = [said.index(word) for word in ("1. root", "SIMULATED test root", "3. image", "chain       verifier", "8.")]
+    assert places == sorted(places)
+    with pytest.raises(NoNode):
+        await inspect(settings, b"\x06" * 32, chain=world.chain)
+    world.show_verifier({})
+    with pytest.raises(Untrusted, match="never allowed"):
+        await inspect(settings, world.node, chain=world.chain)
 
 
 @pytest.mark.parametrize(
