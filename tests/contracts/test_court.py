@@ -261,6 +261,13 @@ def test_g10_evidence_of_an_honest_enclave_is_refused(bench: Court, stop: int, c
         acquitted(bench, bench.false_amount(testimony, inner), ContractError.NO_OFFENCE)
 
 
+def test_g10_all_cached_and_all_reasoning_is_an_honest_count(bench: Court) -> None:
+    usage = Usage(500, 500, 60, 60)
+    inner = bench.inner(usage)
+    receipt = bench.receipt(amount=charge(TERMS, usage, Stop.END), inner=inner)
+    acquitted(bench, bench.false_amount(bench.signed(receipt), inner), ContractError.NO_OFFENCE)
+
+
 @pytest.mark.parametrize("amount", [0, 5])
 @pytest.mark.parametrize("field", ["cached_tokens", "reasoning_tokens"])
 def test_counts_that_contradict_each_other_have_no_right_amount(bench: Court, field: str, amount: int) -> None:

@@ -296,6 +296,15 @@ def test_a_signature_in_a_library_cell_is_refused(stage: Stage) -> None:
     refused(stage, account, stage.stranger, body.store_ref(library).end_cell(), ContractError.EXOTIC_CELL)
 
 
+def test_g10_a_signature_with_anything_more_is_refused(stage: Stage) -> None:
+    account = stage.brought_to(Phase.ACCEPTED)
+    good = stage.posted(account)
+    for extra in (begin_cell().store_bit(1), begin_cell().store_ref(Cell.empty())):
+        longer = begin_cell().store_cell(good.refs[0]).store_cell(extra.end_cell()).end_cell()
+        body = begin_cell().store_bits(good.bits).store_ref(longer).end_cell()
+        refused(stage, account, stage.stranger, body, 9)
+
+
 # ------------------------------------------------------------------------------------------------ payment
 
 
