@@ -28,6 +28,7 @@ _X25519_BYTES = 32
 PUBLIC_KEY_BYTES = _MLKEM_BYTES + _X25519_BYTES
 ENC_BYTES = 1120
 _TAG_BYTES = 16
+WRAP_OVERHEAD = ENC_BYTES + _TAG_BYTES
 _SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
 _MAGIC = b"CSR1"
@@ -55,6 +56,14 @@ def public_key_hash(public_key: bytes) -> bytes:
     return hashlib.sha256(public_key).digest()
 
 
+def wrap(secret: bytes, public_key: bytes, info: bytes) -> bytes:
+    """A short secret sealed to a sealing key (1,216 bytes): WRAP_OVERHEAD longer. Raises Malformed for a bad key."""
+    try:
+        return _SUITE.encrypt(secret, _public(public_key), info=info)
+    except ValueError as error:  # an X25519 point of low order
+        raise Malformed("the sealing key is not usable", Peer.NODE) from error
+
+
 class SealingKeyPair:
     """A short-lived key that requests are sealed to. It has no export: it dies with the object (at most 24 h)."""
 
@@ -71,6 +80,13 @@ class SealingKeyPair:
 
     def __repr__(self) -> str:
         return f"SealingKeyPair({self.hash.hex()})"
+
+    def unwrap(self, wrapped: bytes, info: bytes) -> bytes:
+        """What `wrap` sealed to this key under exactly this `info`. Raises NotAuthentic."""
+        try:
+            return _SUITE.decrypt(wrapped, self._private, info=info)
+        except (InvalidTag, ValueError) as error:
+            raise NotAuthentic(Peer.PATH, "the wrapped key does not open", "wrap it for this node and job") from error
 
     def open(self, request: SealedRequest) -> Opening:
         """Open a request: once per request id, or one request is answered and billed twice (the caller's duty).

@@ -12,7 +12,7 @@ from pytoniq_core import Cell, Slice, begin_cell
 from wrappers.cells import CellError
 from wrappers.code import living_code, size_of
 from wrappers.dicts import ids_cell, load_ids
-from wrappers.ops import Op
+from wrappers.ops import Op, Tag
 
 MAX_NODES = 16
 MAX_DEADLINE_SECONDS = 30 * 86_400
@@ -53,6 +53,37 @@ class JobConfig:
         spec, delivery_key, maximum = s.load_bytes(32), s.load_bytes(32), s.load_coins() or 0
         deadline, grace, window = (s.load_uint(32) for _ in range(3))
         return cls(spec, delivery_key, maximum, deadline, grace, window, frozenset(load_ids(s, lambda _: None)))
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a job is about; `hash` is JobConfig.spec. TL-B: JobSpec."""
+
+    input: bytes
+    """SHA-256 of the sealed input."""
+    size: int
+    """Bytes of the sealed input."""
+    wraps: bytes
+    """SHA-256 of the content key, wrapped to each allowed node."""
+    terms: bytes
+    """Hash of the Terms that the amount follows from."""
+    lines: int
+
+    def to_cell(self) -> Cell:
+        cell = begin_cell().store_uint(Tag.JOB_SPEC, 32).store_bytes(self.input).store_uint(self.size, 32)
+        return cell.store_bytes(self.wraps).store_bytes(self.terms).store_uint(self.lines, 32).end_cell()
+
+    @classmethod
+    def from_cell(cls, cell: Cell) -> Self:
+        """Raises CellError."""
+        s = cell.begin_parse()
+        if cell.type_ != -1 or len(cell.bits) != 32 + 3 * 256 + 2 * 32 or cell.refs or s.load_uint(32) != Tag.JOB_SPEC:
+            raise CellError("not a job's specification")
+        return cls(s.load_bytes(32), s.load_uint(32), s.load_bytes(32), s.load_bytes(32), s.load_uint(32))
+
+    @property
+    def hash(self) -> bytes:
+        return bytes(self.to_cell().hash)
 
 
 @dataclass(frozen=True, slots=True)
