@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from attestation.onchain.state import ChainImage, ImageStatus
 from protocol import link
 from protocol.errors import Code, WireError
 from protocol.frames import Frame, FrameParser, FrameType, error_frame
@@ -321,6 +322,22 @@ async def test_offer_goes_live_when_the_chain_shows_its_key_and_down_when_it_sho
         net.chain.put(net.machine.account, net.machine.state(signing_key=b"\x05" * 32).to_cell())
         await until(lambda: not agent.offer_answers[-1]["accepted"])
         assert await net.refused(net.client.seal("late")[0]) == (503, Code.NODE_NOT_LIVE)
+
+
+async def test_g12_a_node_whose_image_is_revoked_is_served_no_more_before_it_was_told(tmp_path: Path) -> None:
+    async with network(tmp_path) as net:
+        net.shell._mirror._standings._max_age = 0.0
+        agent = await net.attach()
+        await net.ask()
+        revoked = world.bare_state({world.IMAGE: ChainImage(status=ImageStatus.COMPROMISED)})
+        net.chain.put(world.VERIFIER, revoked)
+        await until(lambda: not agent.offer_answers[-1]["accepted"])
+        assert agent.offer_answers[-1]["error"]["code"] == "not-in-standing"
+        assert "compromised" in agent.offer_answers[-1]["error"]["cause"]
+        assert await net.refused(net.client.seal("late")[0]) == (503, Code.NODE_NOT_LIVE)
+        net.chain.put(world.VERIFIER, world.bare_state({world.IMAGE: ChainImage()}))
+        await until(lambda: agent.offer_answers[-1]["accepted"])
+        await net.ask("again")
 
 
 async def test_newer_link_of_a_node_replaces_the_older(tmp_path: Path) -> None:

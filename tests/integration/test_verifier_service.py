@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app import attest_collateral
@@ -31,6 +32,7 @@ from chain.wallet import Wallet
 from devnet.control import Control
 from devnet.node import Devnet
 from scripts.deploy import apply as deploy
+from scripts.deploy import cli
 from scripts.deploy.plan import Desired
 from scripts.deploy.verifier import VerifierTerms
 from scripts.stage import built_world
@@ -173,6 +175,20 @@ async def test_collateral_that_ended_is_brought_and_what_is_there_is_not(ground:
     assert set(sent) == {"update_crl root", "update_crl PCK CA", "update_tcb", "update_qe"}
     await ground.attest(await ground.binding())
     assert (await ground.state()).signing_key is not None
+
+
+async def test_verifying_a_deployment_shows_root_policy_and_when_collateral_ends(
+    ground: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli._report(ground.desired, await deploy.observe(ground.chain, ground.desired))
+    said = capsys.readouterr().out
+    assert "test root" in said and "root CRL" in said
+    told = json.loads(said.strip().splitlines()[-1])
+    assert told["verified"] and told["simulated"] and told["collateral_ended"] == []
+    other = replace(ground.desired, verifier=replace(ground.desired.verifier, images={}))
+    with pytest.raises(typer.Exit):
+        cli._report(other, await deploy.observe(ground.chain, ground.desired))
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["differs"] == ["images"]
 
 
 async def test_keepers_do_not_get_in_each_others_way(ground: Ground) -> None:
