@@ -54,6 +54,11 @@ def apply_voucher_key() -> Cell:
     return _with_program(begin_cell().store_uint(Op.APPLY_VOUCHER_KEY, 32))
 
 
+def return_rent() -> Cell:
+    """Body from the owner: what is kept for rent beyond ten years from now becomes deposit."""
+    return _with_program(begin_cell().store_uint(Op.RETURN_RENT, 32))
+
+
 def give_up_key(node: bytes, key: bytes) -> Cell:
     """Body from the owner: a row forgets an enclave key that it knew before its present one.
 

@@ -36,6 +36,7 @@ class Gas:
     PAY_SHARES: Final = 32000
     ROTATE_VOUCHER_KEY: Final = 12000
     APPLY_VOUCHER_KEY: Final = 11600
+    RETURN_RENT: Final = 30800
     GIVE_UP_KEY: Final = 32000
     LOWER: Final = 22600
     RECLAIM: Final = 22300
@@ -253,11 +254,16 @@ class Fees:
 
     def rotate_voucher_key(self) -> int:
         """Rent of the key that waits included, which the owner has back when the account ends."""
-        rent = self.prices.storage(1, Size.NEXT_KEY_BITS, TEN_YEARS)
-        return rent + self.prices.gas(Gas.ROTATE_VOUCHER_KEY) + 2 * self.prices.forward(0, 0)
+        return self.next_key_rent() + self.prices.gas(Gas.ROTATE_VOUCHER_KEY) + 2 * self.prices.forward(0, 0)
 
     def apply_voucher_key(self) -> int:
         return self.prices.gas(Gas.APPLY_VOUCHER_KEY) + 2 * self.prices.forward(0, 0)
+
+    def next_key_rent(self) -> int:
+        return self.prices.storage(1, Size.NEXT_KEY_BITS, TEN_YEARS)
+
+    def return_rent(self) -> int:
+        return self.prices.gas(Gas.RETURN_RENT) + 2 * self.prices.forward(0, 0)
 
     def give_up_key(self) -> int:
         return self.prices.gas(Gas.GIVE_UP_KEY) + 2 * self.prices.forward(0, 0)

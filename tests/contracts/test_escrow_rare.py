@@ -8,11 +8,12 @@ from test_escrow import assert_unchanged, code_of
 from test_fees import settle_body
 
 from devnet.trace import Trace
-from scripts.stage import DAY, HOUR, TON, Pair, World, account_of_name, key_of, public
+from scripts.stage import DAY, HOUR, TON, Pair, World, account_of_name, built_world, key_of, public
 from wrappers import escrow, escrow_rare
 from wrappers.code import Contract, code, rare_program
 from wrappers.errors import ContractError
 from wrappers.ops import Op
+from wrappers.signed import Release, sign
 
 NEW = key_of("new voucher key")
 CONFIG = begin_cell().store_uint(7, 64).store_ref(begin_cell().store_uint(8, 64).end_cell()).end_cell()
@@ -66,6 +67,8 @@ def bodies(pair: Pair, world: World) -> list[Cell]:
         escrow_rare.order_job(TON // 10, CODE_HASH, 0, CONFIG),
         escrow_rare.rotate_voucher_key(public(NEW)),
         escrow_rare.give_up_key(pair.node, public(world.enclave_key)),
+        escrow_rare.reclaim(pair.node),
+        escrow_rare.return_rent(),
     ]
 
 
@@ -78,6 +81,8 @@ def test_g10_rare_messages_of_the_owner_are_refused_from_others(world: World, pa
 def test_every_rare_message_is_read_to_its_end(world: World, pair: Pair) -> None:
     assert not settle(world, pair, TON // 100).failed
     assert not settle(world, pair, TON // 100, key="second").failed
+    for _ in range(2):  # the first waiting key leaves its rent behind
+        assert owned(world, pair, escrow_rare.rotate_voucher_key(public(NEW))) == 0
     snapshot = world.ledger.snapshot()
     for body in bodies(pair, world):
         bits = begin_cell().store_bits(body.bits).store_bit(0)
@@ -254,3 +259,44 @@ def test_g8_the_needs_of_apply_and_give_up_are_exact(world: World, pair: Pair) -
     for source, need, body in cases:
         assert code_of(world.tell(source, pair.escrow, need - 1, body)) == ContractError.LOW_VALUE
         assert not world.tell(source, pair.escrow, need, body).failed
+
+
+# ------------------------------------------------------------------------------------------------ rent
+
+
+def kept_for_rent(world: World, pair: Pair) -> int:
+    state = world.escrow(pair.escrow)
+    return world.ledger.balance(pair.escrow) - state.deposit_nano - state.accrued_nano
+
+
+def test_g9_the_rent_of_rows_that_ended_comes_back_and_ten_years_stay_paid(world: World, pair: Pair) -> None:
+    assert not settle(world, pair, TON // 100).failed
+    for i in range(3):
+        node = account_of_name(f"x{i}")
+        assert owned(world, pair, escrow.allot(node, 1, world.row_terms())) == 0
+        signature = sign(Release(world.escrow(pair.escrow).rows[node].allotment, 0, 0), world.release_key)
+        assert owned(world, pair, escrow_rare.lower(node, 0, signature)) == 0
+    needed = world.fees.escrow_rent() + world.fees.row_rent()
+    before, kept = world.escrow(pair.escrow), kept_for_rent(world, pair)
+    assert kept > needed + 2 * world.fees.row_rent()
+    assert owned(world, pair, escrow_rare.return_rent()) == 0
+    after = world.escrow(pair.escrow)
+    assert kept_for_rent(world, pair) == needed
+    assert 0 <= kept - needed - (after.deposit_nano - before.deposit_nano) < TON // 100_000, "less the rent of the day"
+    assert owned(world, pair, escrow_rare.return_rent()) == ContractError.NOTHING_DUE
+
+
+def test_g9_nothing_of_what_still_needs_rent_comes_back() -> None:
+    """Shares, further keys and a waiting voucher key count; an account that is a year old has less to give back."""
+    shared = built_world(fee=300)
+    node, _ = shared.open_node()
+    first = escrow.FirstAllotment(node, TON, shared.row_terms(shares=shared.shares))
+    account, _ = shared.open_escrow(first=first, value_nano=shared.fees.open_escrow(3 * TON, TON, shared=True))
+    pair = Pair(node, account)
+    fill(shared, pair, 3)
+    assert owned(shared, pair, escrow_rare.rotate_voucher_key(public(NEW))) == 0
+    fees = shared.fees
+    needed = fees.escrow_rent() + fees.row_rent() + fees.shares_rent() + fees.next_key_rent() + 2 * fees.key_row_rent()
+    shared.ledger.now += 365 * DAY
+    assert owned(shared, pair, escrow_rare.return_rent()) == ContractError.NOTHING_DUE
+    assert 0 < needed - kept_for_rent(shared, pair) < TON // 50, "a year's rent of it is gone"
