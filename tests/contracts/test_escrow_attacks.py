@@ -6,6 +6,7 @@ import pytest
 from test_escrow import code_of
 from test_fees import settle_body
 
+from chain.api import Status
 from scripts.stage import NO_HASH, TON, Pair, World, account_of_name, public
 from wrappers import escrow, escrow_rare, node
 from wrappers.errors import ContractError
@@ -78,7 +79,11 @@ def test_g4_nothing_signed_before_an_account_was_deleted_for_rent_is_worth_anyth
     release = escrow_rare.lower(node_account, 0, world.release(account, node_account, 0))
     world.ledger.now += 75 * 31_536_000
     world.tell(world.stranger.account, account, 1, None)
-    assert world.ledger.account(account).data is None, "rent took all of it"
+    assert world.ledger.account(account).status is Status.FROZEN, "rent took all of it"
+    world.open_escrow(first=first)
+    assert world.ledger.account(account).status is Status.ABSENT, (
+        "the chain wants its rent first, and forgets the account"
+    )
     assert not world.attest(node_account).failed, "under the same key"
     again, trace = world.open_escrow(first=first)
     assert again == account and not trace.failed
