@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -225,6 +227,20 @@ async def test_g18_errors_are_the_packages_own_exceptions(up: Up, ai: openai.Asy
     assert len(receipts) == before + 1
     body: Any = too_long.value.response.json()
     assert body["cocoon"]["receipt"] == receipts[0]["hash"]
+
+
+async def test_anyone_verifies_the_node_from_the_root_down(up: Up, tmp_path: Path) -> None:
+    """In an empty folder, without a wallet; and where there is an account, down to its last receipt."""
+    node, registry = (await up.node())["node"], re.search(r'registry = "(\w+)"', up.home.agent_config.read_text())
+    assert registry is not None
+    stranger = ("--home", str(tmp_path), "--network", str(up.home.profile), "--registry", registry[1])
+    options = ("--relayer", up.home.relayer_url, "--policy", "devnet", "--allow-simulated")
+    said = await up.command("client", *stranger, *options, "verify", node)
+    assert said.startswith("1. root        the SIMULATED test root") and "chain       verifier" in said
+    made = await asyncio.to_thread(os.listdir, tmp_path)
+    assert "8. receipt" not in said and not made, "nothing is made for somebody who only looks"
+    last = (await up.receipts())[0]["hash"]
+    assert f"8. receipt     {last}: holds" in await up.command("client", "--home", str(up.home.client), "verify", node)
 
 
 async def test_g18_no_allotment_is_payment_required(net: Any) -> None:
