@@ -41,6 +41,10 @@ class NotAttested(Exception):
     """The chain does not take the evidence. In words: who refused what, why, and the cure."""
 
 
+class EvidenceRefused(NotAttested):
+    """The chain judged and refused, for gas: asking again before anything changed costs as much again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verifier:
     """`account`: as the node froze it at its birth, or as the registry names it."""
@@ -77,7 +81,7 @@ class Verifier:
             for (name, _), outcome in zip(part, outcomes, strict=True):
                 # Somebody else was faster: that is what these messages are for.
                 if outcome.aborted and outcome.exit_code != VerifierError.NOT_NEWER:
-                    raise NotAttested(f"the verifier refused {name}: {reason(outcome)}")
+                    raise EvidenceRefused(f"the verifier refused {name}: {reason(outcome)}")
                 taken.append(name)
         return tuple(taken)
 
@@ -97,10 +101,10 @@ class Verifier:
         node = await AccountFollower.from_now(self.chain, binding.node)
         (outcome,) = await self._outcomes(wallet, [body], [ATTEST_VALUE_NANO])
         if outcome.aborted:
-            raise NotAttested(f"the verifier refused the evidence: {reason(outcome)}")
+            raise EvidenceRefused(f"the verifier refused the evidence: {reason(outcome)}")
         verdict = await self._answer(node)
         if verdict.aborted:
-            raise NotAttested(f"the node refused the verdict: {reason(verdict)}")
+            raise EvidenceRefused(f"the node refused the verdict: {reason(verdict)}")
 
     async def _outcomes(self, wallet: Wallet, bodies: Sequence[Cell], values: Sequence[int]) -> tuple[Transaction, ...]:
         """What the contract did with each message, in order."""

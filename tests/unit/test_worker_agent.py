@@ -8,12 +8,23 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
+from attestation.onchain.fees import attest as attest_need
+from attestation.onchain.state import ChainImage, ImageStatus, VerifierState
+from attestation.simulated.tee import Registers, SimulatedTee
+from attestation.verifier import ATTEST_VALUE_NANO, EvidenceRefused, NotAttested
+from chain.api import Unreachable
+from devnet.ledger import Ledger
 from protocol.errors import Code
 from protocol.sealing import SealedRequest
+from scripts.stage import built_world
 from worker.agent import cli, config, control
+from worker.agent import service as service_module
+from worker.agent.attest import _check_image
 from worker.agent.claims import HURRY_SECONDS, Due, Policy, due, in_a_hurry, is_urgent, landed
+from worker.agent.enclave_process import EnclaveGone
 from worker.agent.gate import Facts, refusal
 from worker.agent.releases import KeyFileError, create_release_key, load_release_key
+from worker.agent.service import Service
 from worker.agent.store import Account
 from worker.link import (
     FROM_AGENT,
@@ -30,6 +41,7 @@ from worker.link import (
     encode,
 )
 from wrappers.escrow import EscrowState, NextKey
+from wrappers.fees import Prices
 from wrappers.node import NodeState
 from wrappers.rows import KeyRow, Row, RowTerms
 from wrappers.signed import Voucher, allotment_id, sign
@@ -337,3 +349,43 @@ def test_commands_take_the_configuration_of_the_home_unless_another_is_named(
     assert cli.config_path(Path("mine.toml")) == Path("mine.toml")
     result = CliRunner().invoke(cli.app, ["status", "--config", "mine.toml"])
     assert result.exit_code == 1 and "mine.toml" in result.output
+
+
+async def test_g18_evidence_that_the_chain_refused_is_not_paid_for_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An outage is tried again soon; a refusal costs gas every time, so the pauses grow to hours."""
+    failures = iter([Unreachable("down"), *(EvidenceRefused("old platform") for _ in range(5)), EnclaveGone("over")])
+    pauses: list[float] = []
+
+    class Attesting:
+        async def attest(self, _enclave: object) -> tuple[bytes, int]:
+            raise next(failures)
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(service_module.asyncio, "sleep", sleep)
+    service = Service.__new__(Service)
+    service.attesting = Attesting()  # type: ignore[assignment]
+    await service._keep_attested(None)  # type: ignore[arg-type]
+    assert pauses == [1.0, 60.0, 600.0, 3600.0, 14_400.0, 14_400.0]
+
+
+def test_an_image_that_the_chain_does_not_allow_costs_no_gas() -> None:
+    machine = SimulatedTee(b"machine")
+    world = built_world(verifier=True)
+    data = world.ledger.account(world.attestation).data
+    assert data is not None
+    state = VerifierState.from_cell(data)
+    _check_image(state, machine.quote(bytes(64)))
+    with pytest.raises(NotAttested, match="not on this network's allow-list"):
+        _check_image(state, SimulatedTee(b"machine", Registers.of_image("other")).quote(bytes(64)))
+    retired = {machine.registers.measurement: ChainImage(status=ImageStatus.RETIRED)}
+    with pytest.raises(NotAttested, match="retired there"):
+        _check_image(replace(state, images=retired), machine.quote(bytes(64)))
+
+
+def test_what_attestation_brings_is_above_its_need_at_mainnets_prices() -> None:
+    need = attest_need(Prices.from_config(Ledger().config))
+    assert need * 1.2 < ATTEST_VALUE_NANO < 3 * need

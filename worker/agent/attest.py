@@ -16,6 +16,8 @@ from attestation.collateral import Collateral
 from attestation.evidence import Evidence
 from attestation.fetch import CollateralUnavailable
 from attestation.gpu.collateral import GpuCollateral
+from attestation.onchain.state import ImageStatus, VerifierState
+from attestation.quote import parse as parse_quote
 from attestation.source import CollateralSource
 from attestation.strict import Malformed
 from attestation.verifier import NotAttested, Verifier, block_to_bind
@@ -74,6 +76,7 @@ class Attesting:
         document = {"evidence": json.loads(evidence.to_json()), "collateral": json.loads(collateral.to_json())}
         if evidence.gpu_evidence:
             document["gpu_collateral"] = json.loads(await asyncio.to_thread(self._gpu_collateral))
+        _check_image(state, evidence.quote)
         await verifier.attest(self.wallet, evidence.quote, evidence.binding)
         attested_until = await until(
             lambda: self._shown(enclave.key, seqno),
@@ -139,6 +142,15 @@ class Attesting:
             return GpuCollateral.from_folder(self.gpu_manifests).to_json()
         except Malformed as error:
             raise NotAttested(f"gpu_manifests is of no use: {error}") from error
+
+
+def _check_image(state: VerifierState, quote: bytes) -> None:
+    """What can be told for free is not asked for gas."""
+    measurement = parse_quote(quote).measurement
+    image = state.images.get(measurement)
+    if image is None or image.status is not ImageStatus.ALLOWED:
+        word = "is not on this network's allow-list" if image is None else f"is {image.status.name.lower()} there"
+        raise NotAttested(f"image {measurement.hex()} {word}; run a released image")
 
 
 def _wrong_root(simulated: bool) -> str:

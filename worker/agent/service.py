@@ -14,7 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestation.source import CollateralSource
-from attestation.verifier import NotAttested
+from attestation.verifier import EvidenceRefused, NotAttested
 from chain.api import Chain, ChainError
 from chain.wait import WaitTimeout
 from chain.wallet import Wallet
@@ -38,6 +38,8 @@ from wrappers.signed import node_id
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+REFUSED_SECONDS = (60.0, 600.0, 3600.0, 14_400.0)
+"""After the chain judged and refused: each try costs gas, and nobody may be looking."""
 FORGET_SECONDS = 3600.0
 TROUBLE = (StoreError, ChainError, NodeMissing, NotAttested, EnclaveRefused, WaitTimeout, TimeoutError)
 
@@ -167,7 +169,7 @@ class Service:
             await enclave.stop()
 
     async def _keep_attested(self, enclave: Enclave) -> None:
-        attempt = 0
+        attempt = refused = 0
         while True:
             try:
                 evidence, attested_until = await self.attesting.attest(enclave)
@@ -175,10 +177,14 @@ class Service:
                 return
             except TROUBLE as error:
                 log.warning("the node's key is not attested: %s", error)
-                pause = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
-                attempt += 1
+                if isinstance(error, EvidenceRefused):
+                    pause = REFUSED_SECONDS[min(refused, len(REFUSED_SECONDS) - 1)]
+                    refused += 1
+                else:
+                    pause = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
+                    attempt += 1
             else:
-                attempt = 0
+                attempt = refused = 0
                 self._evidence = evidence
                 if self.direct is not None:
                     self.direct.admitted(enclave, evidence)
