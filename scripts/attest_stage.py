@@ -91,7 +91,7 @@ class Stage:
         return self.outcome(self.send(self.account, value_nano, body))
 
     def govern(self, action: Cell) -> Outcome:
-        """An action of wrappers.actions, as the registry passes it on for the wallet."""
+        """An action of wrappers.governance, as the registry passes it on for the wallet."""
         body = governed(self.wallet.account, action)
         trace = self.ledger.send_internal(source=self.registry, destination=self.account, value_nano=TON, body=body)
         return self.outcome(trace)

@@ -29,7 +29,7 @@ from wrappers import escrow, node, registry
 from wrappers.code import Contract, code, code_hash
 from wrappers.fees import Fees, Prices
 from wrappers.node import ClaimEntry, Entry
-from wrappers.registry import Kind, Parameters, RegistryState
+from wrappers.registry import Kind, Parameters, Rebuilders, RegistryState
 from wrappers.rows import Fee, RowTerms, Shares
 from wrappers.signed import Claim, GenesisState, Receipt, Release, Voucher, network_id, sign
 
@@ -84,6 +84,7 @@ class World:
     verifier: bool = False
     """Whether the network has the real verifier, under the simulated root, for which every verdict needs a quote. Else
     `attestation` is a plain account whose verdicts `attest` makes up: enough for what nodes do with them, and fast."""
+    rebuilders: Rebuilders = field(default_factory=lambda: Rebuilders(1, frozenset({account_of_name("rebuilder")})))
     machine: SimulatedTee = field(default_factory=lambda: SimulatedTee(b"machine"))
 
     def __post_init__(self) -> None:
@@ -91,6 +92,7 @@ class World:
         self.attestation = account_of_name("attestation")
         if self.verifier:
             self.attestation = registry.singleton_address(code(Contract.ATTESTATION), public(self.genesis_key), 0)
+        self.court = registry.singleton_address(code(Contract.COURT), public(self.genesis_key), 0)
         self.network = network_id(self.ledger.global_id, self.registry)
         self.fees = Fees(Prices.from_config(self.ledger.config), self.parameters)
 
@@ -106,7 +108,10 @@ class World:
             code(Contract.STUB),
             code(Contract.NODE),
             code(Contract.ESCROW),
+            code(Contract.JOB),
+            court=self.court,
             treasury=self.treasury if self.parameters.fee else NO_HASH,
+            rebuilders=self.rebuilders,
         )
 
     def genesis_body(self, account: bytes, state: Cell, key: Ed25519PrivateKey | None = None) -> Cell:

@@ -25,6 +25,7 @@ class ContractError(IntEnum):
     NOT_READY = 207
     PROPOSAL_OVER = 208
     TOO_MANY_PROPOSALS = 209
+    NOT_ENDORSED = 210
 
     WRONG_SEQNO = 400
     WRONG_TIME = 401
@@ -94,12 +95,15 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
         "close timer or shares outside the bounds, a share for nobody, or another treasury's than the escrow froze",
         "choose terms within the bounds; with shares send allot_shared, without them allot",
     ),
-    _E.BAD_PARAMETERS: Explanation("parameters outside the bounds in code", "see contracts/registry/governance.fc"),
+    _E.BAD_PARAMETERS: Explanation("parameters outside the bounds in code", "see contracts/registry/bounds.fc"),
     _E.OPENING_STOPPED: Explanation("the governor has stopped openings of this kind", "wait for a proposal to reopen"),
-    _E.NO_PROPOSAL: Explanation("no such settings are proposed", "propose them, and execute exactly those"),
+    _E.NO_PROPOSAL: Explanation("no such action is proposed", "propose it, and execute exactly that"),
     _E.NOT_READY: Explanation("the proposal's time-lock has not run", "wait until it is ready"),
     _E.PROPOSAL_OVER: Explanation("the proposal was ready for two weeks and not executed", "propose it again"),
     _E.TOO_MANY_PROPOSALS: Explanation("eight proposals are pending", "cancel one, or wait until one is over"),
+    _E.NOT_ENDORSED: Explanation(
+        "too few rebuilders endorsed the image", "let others rebuild it from its sources and endorse the proposal"
+    ),
     _E.WRONG_SEQNO: Explanation("another claim landed first", "read the node's seqno and sign again"),
     _E.WRONG_TIME: Explanation("valid_until is past, or more than 120 s ahead", "sign again with a fresh valid_until"),
     _E.KEY_ENDED: Explanation(

@@ -17,9 +17,13 @@ TEN_YEARS = 315_360_000
 class Gas:
     """Gas constants of gas.fc; tests compare both files and pin each to a measurement."""
 
-    OPEN: Final = 9700
+    OPEN: Final = 9800
+    OPEN_JOB: Final = 22000
+    GENESIS: Final = 34500
+    GOVERNED: Final = 20000
+    GOVERN: Final = 28500
     VERDICT: Final = 44550
-    NODE_INIT: Final = 6000
+    NODE_INIT: Final = 6300
     PAID: Final = 5050
     TOP_UP_STAKE: Final = 5000
     COLLECT: Final = 5200
@@ -78,6 +82,10 @@ class Size:
     SLASH_BITS: Final = 1368
     MISSED_BITS: Final = 1276
     PROGRAM_CELLS: Final = 64
+    GOVERNED_CELLS: Final = 2
+    GOVERNED_BITS: Final = 1000
+    ACTION_CELLS: Final = 3
+    ACTION_BITS: Final = 1000
     ENTRY_BITS: Final = 992
 
 
@@ -153,6 +161,15 @@ class Fees:
     def key_row_rent(self) -> int:
         """Kept from the first payment under each further key of a row (at most all of it), for that key's ten years."""
         return self.prices.storage(Size.KEY_ROW_CELLS, Size.KEY_ROW_BITS, TEN_YEARS)
+
+    def governed_rent(self) -> int:
+        """Left for a new entry that governance makes: image, denied platform, platform type, model."""
+        return self.prices.storage(Size.GOVERNED_CELLS, Size.GOVERNED_BITS, TEN_YEARS)
+
+    def governed(self) -> int:
+        """What an action must bring that the registry passes on to the verifier; what is not used comes back."""
+        forward = self.prices.forward(Size.ACTION_CELLS, Size.ACTION_BITS) + self.prices.forward(0, 0)
+        return self.prices.gas(Gas.GOVERN) + self.prices.gas(Gas.GOVERNED) + forward + self.governed_rent()
 
     def node_rent(self) -> int:
         cells, bits = size_of(living_code(code(Contract.NODE)))
@@ -269,6 +286,15 @@ class Fees:
         return self.prices.gas(Gas.GIVE_UP_KEY) + 2 * self.prices.forward(0, 0)
 
     # ------------------------------------------------------------------------------------------ jobs and the court
+
+    def open_job(self, config: Cell, maximum_nano: int) -> int:
+        """What must reach the registry with `open_job`; above it everything is the job's."""
+        cells, bits = size_of(living_code(code(Contract.JOB)))
+        own_cells, own_bits = size_of(config)
+        rent = self.prices.storage(own_cells + Size.JOB_DATA_CELLS, own_bits + Size.JOB_DATA_BITS, TEN_YEARS)
+        rent += self.prices.storage(cells, bits, TEN_YEARS)
+        more = self.prices.forward(own_cells, own_bits) + self.prices.gas(Gas.OPEN_JOB) - self.prices.gas(Gas.OPEN)
+        return maximum_nano + rent + more + self._birth(Contract.JOB, Gas.JOB_INIT)
 
     def job_rent(self, config: Cell) -> int:
         """Ten years for a job's code, data and configuration; the escrow has what is left of it back at the end."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Self
 
-from pytoniq_core import Cell, begin_cell
+from pytoniq_core import Builder, Cell, Slice, begin_cell
 
 from wrappers.cells import CellError
 from wrappers.code import Contract, code, living_code, size_of
 from wrappers.dicts import ids_cell, load_ids
 from wrappers.escrow import EscrowConfig
+from wrappers.job import JobConfig
 from wrappers.node import NodeConfig
 from wrappers.ops import Op
 from wrappers.rows import NOBODY, Fee, fee_builder, load_fee
@@ -71,11 +72,55 @@ class Parameters:
     """The treasury's share of each payment, in 1/10000; at most 500."""
 
 
-STOP_NODES, STOP_ESCROWS = 1, 2
+STOP_NODES, STOP_ESCROWS, STOP_JOBS = 1, 2, 4
 DAY_SECONDS = 86_400
 PROPOSAL_LIFE = 14 * DAY_SECONDS
 """A proposal may be executed from the end of its time-lock for this long."""
 MAX_PROPOSALS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """TL-B: Proposal."""
+
+    ready_at: int
+    """When it may be executed, unix seconds."""
+    settings: bool
+    """Executing other settings drops it."""
+    endorsed: frozenset[bytes] = frozenset()
+    """Rebuilders who made the same image from the same sources."""
+
+    def to_builder(self) -> Builder:
+        cell = begin_cell().store_uint(self.ready_at, 32).store_bit(int(self.settings))
+        return cell.store_dict(id_set(self.endorsed))
+
+    @classmethod
+    def from_slice(cls, s: Slice) -> Self:
+        ready_at, settings = s.load_uint(32), bool(s.load_bit())
+        return cls(ready_at, settings, frozenset(load_ids(s, lambda _: None)))
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilders:
+    """Who must have rebuilt an image before it may serve. TL-B: Rebuilders."""
+
+    needed: int = 0
+    """Endorsements that a new image needs. 0 only from genesis on, and never on the main network."""
+    accounts: frozenset[bytes] = frozenset()
+    """At most 16."""
+
+    def to_cell(self) -> Cell:
+        return begin_cell().store_uint(self.needed, 8).store_dict(id_set(self.accounts)).end_cell()
+
+    @classmethod
+    def from_cell(cls, cell: Cell) -> Self:
+        s = cell.begin_parse()
+        return cls(s.load_uint(8), frozenset(load_ids(s, lambda _: None)))
+
+
+def id_set(ids: Collection[bytes]) -> Cell | None:
+    """HashmapE 256 True."""
+    return ids_cell(dict.fromkeys(sorted(ids)), lambda _: begin_cell())
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +130,26 @@ class Settings:
     parameters: Parameters
     attestation: bytes
     stub_prefix: bytes
+    court: bytes
+    """Who may slash; like `attestation` the same for every node of a network."""
     node_code: Cell
     escrow_code: Cell
+    job_code: Cell
     treasury: bytes
     time_lock: int
     """Seconds that a proposal waits; 1 to 30 days."""
     stopped: int = 0
-    """What may not be opened: STOP_NODES, STOP_ESCROWS, or both."""
+    """What may not be opened: STOP_NODES, STOP_ESCROWS, STOP_JOBS, or some of them."""
 
     def node_terms(self) -> Cell:
         p = self.parameters
         cells, bits = size_of(living_code(self.node_code))
-        terms = begin_cell().store_bytes(self.attestation).store_bytes(self.stub_prefix)
+        trusted = begin_cell().store_bytes(self.attestation).store_bytes(self.court).end_cell()
+        terms = begin_cell().store_bytes(self.stub_prefix)
         terms.store_coins(p.gas_level_nano).store_coins(p.payout_threshold_nano)
         terms.store_uint(p.unbonding, 32).store_uint(p.claim_window, 32).store_uint(p.challenge_window, 32)
-        return terms.store_uint(cells, 16).store_uint(bits, 32).store_ref(self.node_code).end_cell()
+        terms.store_uint(cells, 16).store_uint(bits, 32).store_ref(self.node_code)
+        return terms.store_ref(trusted).end_cell()
 
     def escrow_terms(self) -> Cell:
         p = self.parameters
@@ -108,16 +158,29 @@ class Settings:
         terms.store_uint(cells, 16).store_uint(bits, 32).store_ref(self.escrow_code)
         return terms.store_cell(fee_builder(self.fee).end_cell()).end_cell()
 
+    def job_terms(self) -> Cell:
+        cells, bits = size_of(living_code(self.job_code))
+        terms = begin_cell().store_bytes(self.court).store_uint(cells, 16).store_uint(bits, 32)
+        return terms.store_ref(self.job_code).end_cell()
+
     @property
     def fee(self) -> Fee | None:
         """What escrows that are born under these settings freeze."""
         return Fee(self.parameters.fee, self.treasury) if self.parameters.fee else None
 
     def to_cell(self) -> Cell:
+        """As an action that can be proposed."""
         p = self.parameters
-        cell = begin_cell().store_uint(self.stopped, 8).store_coins(p.min_stake_nano).store_coins(p.min_deposit_nano)
+        cell = (
+            begin_cell()
+            .store_uint(Op.SETTINGS, 32)
+            .store_uint(self.stopped, 8)
+            .store_coins(p.min_stake_nano)
+            .store_coins(p.min_deposit_nano)
+        )
         cell.store_bytes(self.treasury).store_uint(self.time_lock, 32)
-        return cell.store_ref(self.node_terms()).store_ref(self.escrow_terms()).end_cell()
+        cell.store_ref(self.node_terms()).store_ref(self.escrow_terms())
+        return cell.store_ref(self.job_terms()).end_cell()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +194,18 @@ class RegistryState:
     stub_code: Cell
     node_code: Cell
     escrow_code: Cell
+    job_code: Cell
+    court: bytes = NOBODY
     treasury: bytes = NOBODY
     time_lock: int = 2 * DAY_SECONDS
     stopped: int = 0
     candidate: bytes | None = None
     """Who was offered to govern and has not accepted yet."""
-    proposals: Mapping[bytes, int] = field(default_factory=dict)
-    """When each proposal may be executed, by the hash of its settings."""
+    proposals: Mapping[bytes, Proposal] = field(default_factory=dict)
+    """By the hash of their actions."""
+    models: Mapping[bytes, bool] = field(default_factory=dict)
+    """Whether each listed model was revoked, by the hash of its bytes."""
+    rebuilders: Rebuilders = field(default_factory=Rebuilders)
 
     @property
     def stub_prefix(self) -> bytes:
@@ -152,8 +220,10 @@ class RegistryState:
             self.parameters,
             self.attestation,
             self.stub_prefix,
+            self.court,
             self.node_code,
             self.escrow_code,
+            self.job_code,
             self.treasury,
             self.time_lock,
             self.stopped,
@@ -166,7 +236,9 @@ class RegistryState:
         root.store_ref(self.stub_code).store_ref(settings.node_terms()).store_ref(settings.escrow_terms())
         more = begin_cell().store_bytes(self.network_id).store_bytes(self.candidate or NOBODY)
         more.store_bytes(self.treasury).store_uint(self.time_lock, 32)
-        more.store_dict(ids_cell(self.proposals, lambda ready_at: begin_cell().store_uint(ready_at, 32)))
+        more.store_dict(ids_cell(self.proposals, Proposal.to_builder))
+        more.store_dict(ids_cell(self.models, lambda revoked: begin_cell().store_bit(int(revoked))))
+        more.store_ref(self.rebuilders.to_cell()).store_ref(settings.job_terms())
         return root.store_ref(more.end_cell()).end_cell()
 
     @classmethod
@@ -179,13 +251,18 @@ class RegistryState:
             stub, node, escrow = root.load_ref(), root.load_ref().begin_parse(), root.load_ref().begin_parse()
             more = root.load_ref().begin_parse()
             network, candidate, treasury = more.load_bytes(32), more.load_bytes(32), more.load_bytes(32)
-            time_lock, proposals = more.load_uint(32), load_ids(more, lambda value: int(value.load_uint(32)))
-            node.skip_bits(256 + 312)
+            time_lock, proposals = more.load_uint(32), load_ids(more, Proposal.from_slice)
+            models = load_ids(more, lambda value: bool(value.load_bit()))
+            rebuilders, job = Rebuilders.from_cell(more.load_ref()), more.load_ref().begin_parse()
+            node.skip_bits(312)
             gas_level, threshold = node.load_coins() or 0, node.load_coins() or 0
             unbonding, claim_window, challenge_window = (node.load_uint(32) for _ in range(3))
             min_timer, max_timer = escrow.load_uint(32), escrow.load_uint(32)
+            node_code, trusted = node.load_ref(), node.load_ref().begin_parse()
+            trusted.skip_bits(256)
             escrow.skip_bits(16 + 32)
-            node_code, escrow_code, fee = node.load_ref(), escrow.load_ref(), load_fee(escrow)
+            court, escrow_code, job_code = trusted.load_bytes(32), escrow.load_ref(), job.load_ref()
+            fee = load_fee(escrow)
         except Exception as error:  # pytoniq-core raises many unrelated types on malformed input
             raise CellError(f"not a registry's state: {error}") from error
         parameters = Parameters(
@@ -208,11 +285,15 @@ class RegistryState:
             stub,
             node_code,
             escrow_code,
+            job_code,
+            court,
             treasury,
             time_lock,
             stopped,
             candidate if candidate != NOBODY else None,
             proposals,
+            models,
+            rebuilders,
         )
         if state.stub_prefix != prefix or state.to_cell().hash != cell.hash:
             raise CellError("not a registry's state: it does not agree with itself")
@@ -236,31 +317,7 @@ def open_escrow(code_hash: bytes, index: int, config: EscrowConfig) -> Cell:
     return body.store_ref(config.to_cell()).end_cell()
 
 
-def offer_governor(account: bytes | None) -> Cell:
-    """Body from the governor: offers the office to `account`; None withdraws the offer."""
-    return begin_cell().store_uint(Op.OFFER_GOVERNOR, 32).store_bytes(account or NOBODY).end_cell()
-
-
-def accept_governor() -> Cell:
-    """Body from the account that was offered to govern: it governs from now on."""
-    return begin_cell().store_uint(Op.ACCEPT_GOVERNOR, 32).end_cell()
-
-
-def stop_opening(kinds: int) -> Cell:
-    """Body from the governor: STOP_NODES, STOP_ESCROWS or both, at once. Only executed settings reopen."""
-    return begin_cell().store_uint(Op.STOP_OPENING, 32).store_uint(kinds, 8).end_cell()
-
-
-def propose(settings: Settings) -> Cell:
-    """Body from the governor: starts the time-lock of `settings`."""
-    return begin_cell().store_uint(Op.PROPOSE, 32).store_ref(settings.to_cell()).end_cell()
-
-
-def cancel(settings_hash: bytes) -> Cell:
-    """Body from the governor: drops a proposal; `settings_hash` is that of the settings' cell."""
-    return begin_cell().store_uint(Op.CANCEL, 32).store_bytes(settings_hash).end_cell()
-
-
-def execute(settings: Settings) -> Cell:
-    """Body from the governor, when the time-lock has run: `settings` hold, every other proposal is dropped."""
-    return begin_cell().store_uint(Op.EXECUTE, 32).store_ref(settings.to_cell()).end_cell()
+def open_job(code_hash: bytes, index: int, config: JobConfig) -> Cell:
+    """Body to the registry, from an escrow, which becomes the owner: what fees and rent leave is for the job."""
+    body = begin_cell().store_uint(Op.OPEN_JOB, 32).store_bytes(code_hash).store_uint(index, 32)
+    return body.store_ref(config.to_cell()).end_cell()

@@ -43,7 +43,6 @@ class VerifierError(IntEnum):
     WRONG_ATTRIBUTES = 644
     DENIED = 645
     PLATFORM_TAKEN = 646
-    BAD_POLICY = 647
     REVOKED_IMAGE = 648
 
 
@@ -105,9 +104,6 @@ EXPLANATIONS: dict[VerifierError, Explanation] = {
     ),
     _E.DENIED: Explanation("the platform is on the deny-list", "none on this platform"),
     _E.PLATFORM_TAKEN: Explanation("the platform serves another node", "unbond that node first"),
-    _E.BAD_POLICY: Explanation(
-        "the policy is outside the bounds in code", "see contracts/attestation/policy_bounds.fc"
-    ),
     _E.REVOKED_IMAGE: Explanation("the image is retired or compromised", "run a released image"),
 }
 

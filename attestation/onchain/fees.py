@@ -9,6 +9,8 @@ from wrappers.fees import TEN_YEARS, Gas, Prices, Size
 ATTEST_GAS: Final = 113_000
 PLATFORM_CELLS: Final = 3
 PLATFORM_BITS: Final = 1300
+COLLATERAL_CELLS: Final = 500
+COLLATERAL_BITS: Final = 200_000
 UPDATE_GAS: Final = 1_000_000
 
 

@@ -77,5 +77,5 @@ def release_platform(platform: bytes) -> Cell:
 
 
 def governed(governor: bytes, action: Cell) -> Cell:
-    """From the registry. The excess goes to `governor`; actions: wrappers.actions."""
+    """From the registry. The excess goes to `governor`; actions: wrappers.governance."""
     return begin_cell().store_uint(CommonOp.GOVERNED, 32).store_bytes(governor).store_ref(action).end_cell()

@@ -11,6 +11,8 @@ from chain.wallet import MAX_MESSAGES, Wallet
 from scripts.deploy.plan import Desired, Observed, PlanError, Step, plan
 from scripts.deploy.profile import Profile
 
+MAIN_NETWORK = -239
+
 
 def desired_of(profile: Profile) -> Desired:
     """The deployment that a profile describes, from public keys alone where it names them. Raises PlanError."""
@@ -26,7 +28,16 @@ def desired_of(profile: Profile) -> Desired:
             f"{error}; addresses follow from the deployer's and the governor's keys: name deploy.deployer_public_key "
             f"and deploy.governor in {profile.path}, or give the files"
         ) from error
-    return Desired(profile.network.global_id, key, profile.salt, governor, profile.parameters, profile.verifier)
+    return Desired(
+        profile.network.global_id,
+        key,
+        profile.salt,
+        governor,
+        profile.parameters,
+        profile.verifier,
+        profile.treasury,
+        profile.rebuilders,
+    )
 
 
 def deployer_of(profile: Profile) -> Wallet:
@@ -40,13 +51,17 @@ def deployer_of(profile: Profile) -> Wallet:
 
 
 async def observe(chain: Chain, desired: Desired) -> Observed:
-    return Observed(await chain.account(desired.registry), await chain.account(desired.attestation))
+    accounts = (desired.registry, desired.attestation, desired.court)
+    registry, attestation, court = [await chain.account(account) for account in accounts]
+    return Observed(registry, attestation, court)
 
 
 async def apply(
     chain: Chain, desired: Desired, deployer: Wallet, *, on_step: Callable[[Step], None], wait_seconds: float = 60.0
 ) -> None:
     """Safe to repeat after any interruption: what stands is not sent again. Raises ChainError, PlanError."""
+    if desired.global_id == MAIN_NETWORK and desired.rebuilders.needed == 0:
+        raise PlanError("the main network takes no registry without rebuilders: name them in [deploy.rebuilders]")
     steps = plan(desired, await observe(chain, desired), deployer.sign, (await chain.head()).now)
     for start in range(0, len(steps), MAX_MESSAGES):
         part = steps[start : start + MAX_MESSAGES]

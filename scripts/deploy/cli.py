@@ -88,11 +88,11 @@ def plan_command(
                 profile.parameters,
                 profile.verifier,
             )
-            observed = Observed(_absent(desired.registry), _absent(desired.attestation))
+            observed = Observed(*map(_absent, (desired.registry, desired.attestation, desired.court)))
         else:
             desired = apply_.desired_of(profile)
             if offline:
-                observed = Observed(_absent(desired.registry), _absent(desired.attestation))
+                observed = Observed(*map(_absent, (desired.registry, desired.attestation, desired.court)))
             else:
                 observed = asyncio.run(_observe(profile, desired))
         if profile.network.global_id == MAINNET_GLOBAL_ID and profile.governor is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pytoniq_core import Cell
 
+from attestation.onchain.fees import COLLATERAL_BITS, COLLATERAL_CELLS
 from attestation.onchain.needed import needed_messages
 from attestation.onchain.state import ChainImage, VerifierState, genesis_state
 from attestation.simulated.collateral import mint
@@ -16,14 +17,15 @@ from scripts.deploy.verifier import VerifierTerms
 from wrappers import registry
 from wrappers.cells import CellError
 from wrappers.code import Contract, code, size_of
-from wrappers.registry import Parameters, RegistryState, singleton_address, singleton_state_init
+from wrappers.court import CourtState
+from wrappers.registry import Parameters, Rebuilders, RegistryState, singleton_address, singleton_state_init
 from wrappers.signed import GenesisState, network_id
 
 RENT_YEARS = 20
 # Mainnet's ConfigParam 18 (storage) and 25 (forwarding), workchain 0, in nanoTON: a plan estimates, the chain charges.
 _BIT_SECOND_PRICE, _CELL_SECOND_PRICE = 1, 500
 _LUMP_NANO, _BIT_NANO, _CELL_NANO = 400_000, 400, 40_000
-_WALLET_AND_GENESIS_GAS_NANO = 8_000_000
+_WALLET_AND_GENESIS_GAS_NANO = 32_000_000
 _COLLATERAL_VALUE_NANO = 200_000_000
 """With each statement of the test root; what it does not use comes back."""
 _COLLATERAL_FEES_NANO = 70_000_000
@@ -47,6 +49,9 @@ class Desired:
     governor: bytes
     parameters: Parameters
     verifier: VerifierTerms
+    treasury: bytes | None = None
+    """Who gets fees, and what a slash leaves over; None: the governor."""
+    rebuilders: Rebuilders = field(default_factory=Rebuilders)
 
     @property
     def registry(self) -> bytes:
@@ -55,6 +60,14 @@ class Desired:
     @property
     def attestation(self) -> bytes:
         return singleton_address(code(Contract.ATTESTATION), self.genesis_key, self.salt)
+
+    @property
+    def court(self) -> bytes:
+        return singleton_address(code(Contract.COURT), self.genesis_key, self.salt)
+
+    @property
+    def court_state(self) -> CourtState:
+        return CourtState(self.registry, self.registry_state.stub_prefix, self.treasury or self.governor)
 
     @property
     def registry_state(self) -> RegistryState:
@@ -66,6 +79,10 @@ class Desired:
             stub_code=code(Contract.STUB),
             node_code=code(Contract.NODE),
             escrow_code=code(Contract.ESCROW),
+            job_code=code(Contract.JOB),
+            court=self.court,
+            treasury=self.treasury or self.governor,
+            rebuilders=self.rebuilders,
         )
 
     @property
@@ -79,6 +96,7 @@ class Desired:
 class Observed:
     registry: AccountState
     attestation: AccountState
+    court: AccountState
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +121,11 @@ def plan(desired: Desired, observed: Observed, sign: Sign | None, now: int) -> t
         identity = _identity_checks(desired, verifier_state(observed.attestation))
         if not identity or not all(check.holds for check in identity):
             raise _another_state("attestation")
+    court_state = desired.court_state.to_cell()
+    if not _born("court", observed.court, code(Contract.COURT)):
+        steps.append(_birth(desired, "court", code(Contract.COURT), court_state, sign))
+    elif observed.court.data is None or observed.court.data.hash != court_state.hash:
+        raise _another_state("court")
     state = desired.registry_state.to_cell()
     if not _born("registry", observed.registry, code(Contract.REGISTRY)):
         steps.append(_birth(desired, "registry", code(Contract.REGISTRY), state, sign))
@@ -149,7 +172,7 @@ def _birth(desired: Desired, title: str, code_: Cell, state: Cell, sign: Sign | 
     digest = GenesisState(desired.global_id, account, bytes(state.hash)).to_cell().hash
     message = Outgoing(
         destination=account,
-        value_nano=_rent_nano(code_, state) + _WALLET_AND_GENESIS_GAS_NANO,
+        value_nano=_rent_nano(code_, state, grows=title == "attestation") + _WALLET_AND_GENESIS_GAS_NANO,
         body=registry.genesis(sign(digest) if sign else bytes(64), state),
         state_init=singleton_state_init(code_, desired.genesis_key, desired.salt),
         bounce=False,
@@ -160,8 +183,10 @@ def _birth(desired: Desired, title: str, code_: Cell, state: Cell, sign: Sign | 
     return Step(f"deploy {title} and set its genesis state", message, 2 * forward + _WALLET_AND_GENESIS_GAS_NANO)
 
 
-def _rent_nano(code_: Cell, state: Cell) -> int:
+def _rent_nano(code_: Cell, state: Cell, *, grows: bool) -> int:
     cells, bits = size_of(code_, state)
+    if grows:
+        cells, bits = cells + COLLATERAL_CELLS, bits + COLLATERAL_BITS
     per_second = bits * _BIT_SECOND_PRICE + cells * _CELL_SECOND_PRICE
     return per_second * RENT_YEARS * _YEAR_SECONDS // 65_536 + 1
 
@@ -184,6 +209,8 @@ def verify(desired: Desired, observed: Observed) -> tuple[Check, ...]:
     checks = [
         *_code_checks("registry", observed.registry, Contract.REGISTRY),
         *_code_checks("attestation", observed.attestation, Contract.ATTESTATION),
+        *_code_checks("court", observed.court, Contract.COURT),
+        Check("court state", desired.court_state.to_cell().hash.hex(), _data_hash(observed.court)),
     ]
     want, have = desired.registry_state, _registry_state(observed.registry)
     if have is None:
@@ -196,12 +223,25 @@ def verify(desired: Desired, observed: Observed) -> tuple[Check, ...]:
             Check("stub code", want.stub_code.hash.hex(), have.stub_code.hash.hex()),
             Check("node code", want.node_code.hash.hex(), have.node_code.hash.hex()),
             Check("escrow code", want.escrow_code.hash.hex(), have.escrow_code.hash.hex()),
+            Check("job code", want.job_code.hash.hex(), have.job_code.hash.hex()),
+            Check("court of the registry", want.court.hex(), have.court.hex()),
+            Check("treasury", want.treasury.hex(), have.treasury.hex()),
+            Check("endorsements of an image", _rebuilders(want.rebuilders), _rebuilders(have.rebuilders)),
         ]
         checks += [
             Check(name, str(getattr(want.parameters, name)), str(getattr(have.parameters, name)))
             for name in Parameters.__slots__
         ]
     return (*checks, *_verifier_checks(desired, verifier_state(observed.attestation)))
+
+
+def _data_hash(account: AccountState) -> str:
+    return "absent" if account.data is None else account.data.hash.hex()
+
+
+def _rebuilders(rebuilders: Rebuilders) -> str:
+    names = ", ".join(sorted(account.hex() for account in rebuilders.accounts))
+    return f"{rebuilders.needed} of {names or 'nobody'}"
 
 
 def _verifier_checks(desired: Desired, have: VerifierState | None) -> list[Check]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from chain.config import NETWORKS, ConfigError, Network, load_network
 from scripts.deploy.verifier import VerifierTerms, verifier_terms
 from wrappers.cells import CellError, account_of
-from wrappers.registry import Parameters
+from wrappers.registry import Parameters, Rebuilders
 
+MAX_REBUILDERS = 16
 _SECONDS = ("unbonding", "claim_window", "challenge_window", "min_close_timer", "max_close_timer")
 
 
@@ -30,6 +31,9 @@ class Profile:
     """Account named in the profile; None: the wallet of `governor_mnemonic_file`."""
     governor_mnemonic_file: Path | None
     salt: int = 0
+    treasury: bytes | None = None
+    """None: the governor."""
+    rebuilders: Rebuilders = field(default_factory=Rebuilders)
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -41,7 +45,8 @@ def load_profile(name_or_path: str | Path) -> Profile:
     deploy = tomllib.loads(path.read_text(encoding="utf-8")).get("deploy")
     if not isinstance(deploy, dict):
         raise ConfigError(f"{path}: section [deploy] is missing; see scripts/deploy/networks/devnet.toml")
-    governor = _governor(path, deploy.get("governor"))
+    governor = _account(path, "governor", deploy.get("governor"))
+    treasury = _account(path, "treasury", deploy.get("treasury"))
     governor_file = _file(path, deploy, "governor_mnemonic_file")
     deployer_file = _file(path, deploy, "deployer_mnemonic_file")
     if deployer_file is None:
@@ -52,7 +57,20 @@ def load_profile(name_or_path: str | Path) -> Profile:
         raise ConfigError(f"{path}: deploy.salt must be an unsigned 32-bit integer")
     parameters = _parameters(path, deploy)
     verifier = verifier_terms(path, deploy, network.global_id)
-    return Profile(network, path, parameters, verifier, deployer_file, public_key, governor, governor_file, salt)
+    rebuilders = _rebuilders(path, deploy.get("rebuilders"))
+    return Profile(
+        network,
+        path,
+        parameters,
+        verifier,
+        deployer_file,
+        public_key,
+        governor,
+        governor_file,
+        salt,
+        treasury,
+        rebuilders,
+    )
 
 
 def _public_key(path: Path, value: object) -> bytes | None:
@@ -67,14 +85,26 @@ def _public_key(path: Path, value: object) -> bytes | None:
     return key
 
 
-def _governor(path: Path, value: object) -> bytes | None:
+def _rebuilders(path: Path, value: object) -> Rebuilders:
+    """Who must have rebuilt an image before it may serve."""
+    raw = value if isinstance(value, dict) else {}
+    needed, names = raw.get("needed", 0), raw.get("accounts", [])
+    if not isinstance(needed, int) or not isinstance(names, list) or not 0 <= needed <= len(names) <= MAX_REBUILDERS:
+        raise ConfigError(
+            f"{path}: deploy.rebuilders takes `accounts`, at most {MAX_REBUILDERS} addresses, and how many are `needed`"
+        )
+    accounts = {account for name in names if (account := _account(path, "rebuilders", name)) is not None}
+    return Rebuilders(needed, frozenset(accounts))
+
+
+def _account(path: Path, key: str, value: object) -> bytes | None:
     if value is None:
         return None
     try:
         return account_of(str(value))
     except Exception as error:  # pytoniq-core raises many unrelated types on a malformed address
         cause = error if isinstance(error, CellError) else f"{value!r} is no TON address"
-        raise ConfigError(f"{path}: deploy.governor: {cause}") from error
+        raise ConfigError(f"{path}: deploy.{key}: {cause}") from error
 
 
 def _file(path: Path, deploy: Mapping[str, object], key: str) -> Path | None:
@@ -100,7 +130,7 @@ def _parameters(path: Path, deploy: Mapping[str, object]) -> Parameters:
         raise ConfigError(f"{path}: deploy.parameters has unknown keys {unknown}; known are {sorted(keys.values())}")
     values: dict[str, int] = {}
     for name, key in keys.items():
-        value = raw.get(key)
+        value = raw.get(key, 0 if name == "fee" else None)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ConfigError(f"{path}: deploy.parameters.{key} must be a whole number, at least 0")
         values[name] = value

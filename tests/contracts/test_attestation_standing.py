@@ -26,7 +26,8 @@ from attestation.simulated import pki
 from attestation.witness import attest_message
 from devnet.ledger import Snapshot
 from scripts.attest_stage import TON, Outcome
-from wrappers.actions import (
+from wrappers.errors import ContractError
+from wrappers.governance import (
     allow_image,
     deny_platform,
     drop_tcb,
@@ -35,7 +36,6 @@ from wrappers.actions import (
     revoke_image,
     set_policy,
 )
-from wrappers.errors import ContractError
 from wrappers.ops import Op
 
 MACHINE = tee()

@@ -19,9 +19,9 @@ from attestation.simulated.tee import Registers
 from attestation.witness import QuoteParts, attest_message
 from devnet.ledger import Ledger, Snapshot
 from scripts.attest_stage import TON, Outcome, Stage
-from wrappers.actions import allow_image, deny_platform, free_platform, revoke_image, set_policy
 from wrappers.errors import ContractError
 from wrappers.fees import Prices
+from wrappers.governance import allow_image, deny_platform, free_platform, revoke_image, set_policy
 from wrappers.ops import Op
 
 
@@ -203,12 +203,12 @@ def test_g10_policy_is_the_registrys_alone(mirror: Mirror) -> None:
     ],
 )
 def test_g20_policy_outside_the_bounds_in_code_is_refused(mirror: Mirror, policy: ChainPolicy) -> None:
-    refused(mirror.stage.govern(set_policy(policy.to_cell())), Error.BAD_POLICY)
+    refused(mirror.stage.govern(set_policy(policy.to_cell())), ContractError.BAD_PARAMETERS)
 
 
 def test_g12_no_policy_accepts_revoked(mirror: Mirror) -> None:
     cell = ChainPolicy(accepted_statuses=frozenset({"Revoked"})).to_cell()
-    refused(mirror.stage.govern(set_policy(cell)), Error.BAD_POLICY)
+    refused(mirror.stage.govern(set_policy(cell)), ContractError.BAD_PARAMETERS)
 
 
 def test_raised_floor_ends_older_collateral_at_once(mirror: Mirror) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import governance_gas
 import pytest
 from job_gas import measure_jobs
 from pytoniq_core import Cell, begin_cell
@@ -285,7 +286,7 @@ def claim_receipt_body(world: World, pair: Pair, *, retired: bool = False) -> Ce
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, int]:
-    return measure()
+    return measure() | governance_gas.measure()
 
 
 @pytest.mark.parametrize("operation", sorted(name for name in vars(Gas) if name.isupper() and name != "SLASH"))

@@ -11,12 +11,11 @@ from test_escrow import code_of
 
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, TON, Pair, World
-from wrappers import escrow, registry
+from wrappers import escrow, governance
 from wrappers.cells import address_of
 from wrappers.code import Contract, code
 from wrappers.errors import ContractError
-from wrappers.ops import Op
-from wrappers.registry import PROPOSAL_LIFE, STOP_ESCROWS, STOP_NODES, RegistryState, Settings
+from wrappers.registry import PROPOSAL_LIFE, STOP_ESCROWS, STOP_JOBS, STOP_NODES, Proposal, RegistryState, Settings
 
 LOCK = 2 * DAY
 
@@ -38,62 +37,62 @@ def wanted(world: World, **change: int) -> Settings:
 
 def test_g20_settings_take_effect_after_the_time_lock_and_not_a_second_before(world: World) -> None:
     settings = wanted(world, min_stake_nano=7 * TON)
-    assert not govern(world, registry.propose(settings)).failed
-    assert state_of(world).proposals == {settings.to_cell().hash: world.ledger.now + LOCK}
+    assert not govern(world, governance.propose(settings.to_cell())).failed
+    assert state_of(world).proposals == {settings.to_cell().hash: Proposal(world.ledger.now + LOCK, True)}
     world.ledger.now += LOCK - 1
-    assert code_of(govern(world, registry.execute(settings))) == ContractError.NOT_READY
+    assert code_of(govern(world, governance.execute(settings.to_cell()))) == ContractError.NOT_READY
     assert state_of(world).parameters == world.parameters
     world.ledger.now += 1
-    assert not govern(world, registry.execute(settings)).failed
+    assert not govern(world, governance.execute(settings.to_cell())).failed
     assert state_of(world).parameters.min_stake_nano == 7 * TON and not state_of(world).proposals
     _, trace = world.open_node()
     assert trace.failed[0].exit_code == ContractError.LOW_VALUE
-    assert code_of(govern(world, registry.execute(settings))) == ContractError.NO_PROPOSAL
+    assert code_of(govern(world, governance.execute(settings.to_cell()))) == ContractError.NO_PROPOSAL
 
 
 def test_g20_a_ripe_proposal_expires(world: World) -> None:
     settings = wanted(world, min_stake_nano=7 * TON)
-    govern(world, registry.propose(settings))
+    govern(world, governance.propose(settings.to_cell()))
     snapshot = world.ledger.snapshot()
     world.ledger.now += LOCK + PROPOSAL_LIFE + 1
-    assert code_of(govern(world, registry.execute(settings))) == ContractError.PROPOSAL_OVER
+    assert code_of(govern(world, governance.execute(settings.to_cell()))) == ContractError.PROPOSAL_OVER
     world.ledger.revert(snapshot)
     world.ledger.now += LOCK + PROPOSAL_LIFE
-    assert not govern(world, registry.execute(settings)).failed
+    assert not govern(world, governance.execute(settings.to_cell())).failed
 
 
 def test_g20_proposed_again_waits_again_and_a_change_is_another_proposal(world: World) -> None:
     settings = wanted(world, min_stake_nano=7 * TON)
-    govern(world, registry.propose(settings))
+    govern(world, governance.propose(settings.to_cell()))
     world.ledger.now += LOCK - 1
-    govern(world, registry.propose(settings))
+    govern(world, governance.propose(settings.to_cell()))
     world.ledger.now += LOCK - 1
-    assert code_of(govern(world, registry.execute(settings))) == ContractError.NOT_READY
+    assert code_of(govern(world, governance.execute(settings.to_cell()))) == ContractError.NOT_READY
     world.ledger.now += 1
     other = wanted(world, min_stake_nano=8 * TON)
-    assert code_of(govern(world, registry.execute(other))) == ContractError.NO_PROPOSAL
+    assert code_of(govern(world, governance.execute(other.to_cell()))) == ContractError.NO_PROPOSAL
 
 
 def test_g20_cancelled_is_gone_and_executing_one_drops_the_others(world: World) -> None:
     first, second = wanted(world, min_stake_nano=7 * TON), wanted(world, min_stake_nano=8 * TON)
     for settings in (first, second):
-        govern(world, registry.propose(settings))
-    assert not govern(world, registry.cancel(bytes(second.to_cell().hash))).failed
-    assert code_of(govern(world, registry.cancel(bytes(second.to_cell().hash)))) == ContractError.NO_PROPOSAL
-    govern(world, registry.propose(second))
+        govern(world, governance.propose(settings.to_cell()))
+    assert not govern(world, governance.cancel(bytes(second.to_cell().hash))).failed
+    assert code_of(govern(world, governance.cancel(bytes(second.to_cell().hash)))) == ContractError.NO_PROPOSAL
+    govern(world, governance.propose(second.to_cell()))
     world.ledger.now += LOCK
-    assert not govern(world, registry.execute(first)).failed
-    assert code_of(govern(world, registry.execute(second))) == ContractError.NO_PROPOSAL
+    assert not govern(world, governance.execute(first.to_cell())).failed
+    assert code_of(govern(world, governance.execute(second.to_cell()))) == ContractError.NO_PROPOSAL
 
 
 def test_eight_proposals_are_pending_and_expired_ones_make_room(world: World) -> None:
     many = [wanted(world, min_stake_nano=(10 + index) * TON) for index in range(9)]
     for settings in many[:8]:
-        assert not govern(world, registry.propose(settings)).failed
-    assert code_of(govern(world, registry.propose(many[8]))) == ContractError.TOO_MANY_PROPOSALS
-    assert not govern(world, registry.propose(many[0])).failed
+        assert not govern(world, governance.propose(settings.to_cell())).failed
+    assert code_of(govern(world, governance.propose(many[8].to_cell()))) == ContractError.TOO_MANY_PROPOSALS
+    assert not govern(world, governance.propose(many[0].to_cell())).failed
     world.ledger.now += LOCK + PROPOSAL_LIFE + 1
-    assert not govern(world, registry.propose(many[8])).failed
+    assert not govern(world, governance.propose(many[8].to_cell())).failed
     assert list(state_of(world).proposals) == [bytes(many[8].to_cell().hash)]
 
 
@@ -116,7 +115,7 @@ def test_eight_proposals_are_pending_and_expired_ones_make_room(world: World) ->
     ],
 )
 def test_g20_settings_outside_the_bounds_in_code_are_refused(world: World, change: dict[str, int]) -> None:
-    body = registry.propose(wanted(world, **change))
+    body = governance.propose(wanted(world, **change).to_cell())
     assert code_of(govern(world, body)) == ContractError.BAD_PARAMETERS
 
 
@@ -133,23 +132,23 @@ def test_g20_settings_outside_the_bounds_in_code_are_refused(world: World, chang
             s,
             parameters=replace(s.parameters, unbonding=HOUR, challenge_window=HOUR, min_close_timer=HOUR),
         ),
-        lambda s: replace(s, stopped=STOP_NODES | STOP_ESCROWS),
+        lambda s: replace(s, stopped=STOP_NODES | STOP_ESCROWS | STOP_JOBS),
         lambda s: replace(s, time_lock=DAY),
         lambda s: replace(s, time_lock=30 * DAY),
     ],
 )
 def test_g20_settings_at_the_bounds_are_taken(world: World, alter: Callable[[Settings], Settings]) -> None:
-    assert not govern(world, registry.propose(alter(state_of(world).settings))).failed
+    assert not govern(world, governance.propose(alter(state_of(world).settings).to_cell())).failed
 
 
 def test_a_ripe_proposal_is_not_forgotten_when_another_comes(world: World) -> None:
     first, second = wanted(world, min_stake_nano=7 * TON), wanted(world, min_stake_nano=8 * TON)
-    govern(world, registry.propose(first))
+    govern(world, governance.propose(first.to_cell()))
     world.ledger.now += LOCK + PROPOSAL_LIFE
-    govern(world, registry.propose(second))
+    govern(world, governance.propose(second.to_cell()))
     assert set(state_of(world).proposals) == {bytes(each.to_cell().hash) for each in (first, second)}
     world.ledger.now += 1
-    govern(world, registry.propose(second))
+    govern(world, governance.propose(second.to_cell()))
     assert set(state_of(world).proposals) == {bytes(second.to_cell().hash)}
 
 
@@ -158,7 +157,7 @@ def test_a_ripe_proposal_is_not_forgotten_when_another_comes(world: World) -> No
     [
         lambda s: replace(s, time_lock=DAY - 1),
         lambda s: replace(s, time_lock=30 * DAY + 1),
-        lambda s: replace(s, stopped=4),
+        lambda s: replace(s, stopped=8),
         lambda s: replace(s, attestation=b"\x01" * 32),
         lambda s: replace(s, stub_prefix=b"\x01" * 39),
     ],
@@ -166,23 +165,25 @@ def test_a_ripe_proposal_is_not_forgotten_when_another_comes(world: World) -> No
 def test_g20_neither_bounds_of_the_time_lock_nor_attestation_nor_stub_can_be_changed(
     world: World, alter: Callable[[Settings], Settings]
 ) -> None:
-    body = registry.propose(alter(state_of(world).settings))
+    body = governance.propose(alter(state_of(world).settings).to_cell())
     assert code_of(govern(world, body)) == ContractError.BAD_PARAMETERS
 
 
 def test_g9_terms_that_understate_the_codes_size_are_refused(world: World) -> None:
     settings = state_of(world).settings
-    for terms, at in (("node", 0), ("escrow", 1)):
-        cells = [settings.node_terms(), settings.escrow_terms()]
-        bits = cells[at].bits.to01()
-        short = format(int(bits[-48:-32], 2) - 1, "016b")
-        altered = begin_cell()
-        for bit in bits[:-48] + short + bits[-32:]:
-            altered.store_bit(int(bit))
-        cells[at] = altered.store_ref(cells[at].refs[0]).end_cell()
-        root = settings.to_cell().begin_parse()
-        whole = begin_cell().store_bits(root.load_bits(root.remaining_bits)).store_ref(cells[0]).store_ref(cells[1])
-        body = begin_cell().store_uint(Op.PROPOSE, 32).store_ref(whole.end_cell()).end_cell()
+    genuine = settings.to_cell()
+    for terms, at, after in (("node", 0, 0), ("escrow", 1, 1), ("job", 2, 0)):
+        cell = genuine.refs[at]
+        bits = cell.bits.to01()
+        end = len(bits) - after
+        short = format(int(bits[end - 48 : end - 32], 2) - 1, "016b")
+        altered = begin_cell().store_bits(bits[: end - 48] + short + bits[end - 32 :])
+        for ref in cell.refs:
+            altered.store_ref(ref)
+        whole = begin_cell().store_bits(genuine.bits)
+        for index, ref in enumerate(genuine.refs):
+            whole.store_ref(altered.end_cell() if index == at else ref)
+        body = governance.propose(whole.end_cell())
         assert code_of(govern(world, body)) == ContractError.BAD_PARAMETERS, terms
 
 
@@ -190,9 +191,9 @@ def test_g20_a_code_change_concerns_later_children_only(world: World, pair: Pair
     # Any program whose first reference is the code to stay; here births of escrows made to look like those of nodes.
     settings = replace(state_of(world).settings, escrow_code=code(Contract.NODE))
     before = world.ledger.account(pair.escrow), world.ledger.account(pair.node)
-    govern(world, registry.propose(settings))
+    govern(world, governance.propose(settings.to_cell()))
     world.ledger.now += LOCK
-    assert not govern(world, registry.execute(settings)).failed
+    assert not govern(world, governance.execute(settings.to_cell())).failed
     assert (world.ledger.account(pair.escrow), world.ledger.account(pair.node)) == before
     _, trace = world.open_escrow(index=9)
     assert trace.failed[0].exit_code == ContractError.WRONG_CODE
@@ -203,50 +204,50 @@ def test_g20_a_code_change_concerns_later_children_only(world: World, pair: Pair
 
 
 def test_g20_openings_stop_at_once_and_reopen_only_by_time_lock(world: World, pair: Pair) -> None:
-    assert not govern(world, registry.stop_opening(STOP_ESCROWS)).failed
+    assert not govern(world, governance.stop_opening(STOP_ESCROWS)).failed
     _, trace = world.open_escrow(index=5)
     assert trace.failed[0].exit_code == ContractError.OPENING_STOPPED
     assert not world.open_node(index=5)[1].failed
-    assert not govern(world, registry.stop_opening(STOP_NODES)).failed
+    assert not govern(world, governance.stop_opening(STOP_NODES)).failed
     _, trace = world.open_node(index=6)
     assert trace.failed[0].exit_code == ContractError.OPENING_STOPPED
-    assert not govern(world, registry.stop_opening(0)).failed and state_of(world).stopped == 3
-    assert code_of(govern(world, registry.stop_opening(4))) == ContractError.BAD_PARAMETERS
+    assert not govern(world, governance.stop_opening(0)).failed and state_of(world).stopped == 3
+    assert code_of(govern(world, governance.stop_opening(8))) == ContractError.BAD_PARAMETERS
     # Who is in still works and gets out.
     assert not world.settle_one(pair.escrow, pair.node, TON).failed
     assert not world.send(world.client, pair.escrow, TON, escrow.close()).failed
     reopened = replace(state_of(world).settings, stopped=0)
-    govern(world, registry.propose(reopened))
+    govern(world, governance.propose(reopened.to_cell()))
     world.ledger.now += LOCK
-    assert not govern(world, registry.execute(reopened)).failed
+    assert not govern(world, governance.execute(reopened.to_cell())).failed
     assert not world.open_escrow(index=5)[1].failed
 
 
 def test_handover_takes_two_steps_and_an_offer_can_be_withdrawn(world: World) -> None:
     heir = world.stranger
-    assert not govern(world, registry.offer_governor(heir.account)).failed
+    assert not govern(world, governance.offer_governor(heir.account)).failed
     assert state_of(world).governor == world.governor.account and state_of(world).candidate == heir.account
-    assert not govern(world, registry.offer_governor(None)).failed
-    refused = world.send(heir, world.registry, TON, registry.accept_governor())
+    assert not govern(world, governance.offer_governor(None)).failed
+    refused = world.send(heir, world.registry, TON, governance.accept_governor())
     assert refused.failed[0].exit_code == ContractError.NOT_ALLOWED
-    govern(world, registry.offer_governor(heir.account))
-    assert code_of(govern(world, registry.accept_governor())) == ContractError.NOT_ALLOWED
-    assert not world.send(heir, world.registry, TON, registry.accept_governor()).failed
+    govern(world, governance.offer_governor(heir.account))
+    assert code_of(govern(world, governance.accept_governor())) == ContractError.NOT_ALLOWED
+    assert not world.send(heir, world.registry, TON, governance.accept_governor()).failed
     assert (state_of(world).governor, state_of(world).candidate) == (heir.account, None)
-    assert code_of(govern(world, registry.stop_opening(1))) == ContractError.NOT_ALLOWED
-    assert not world.send(heir, world.registry, TON, registry.stop_opening(1)).failed
+    assert code_of(govern(world, governance.stop_opening(1))) == ContractError.NOT_ALLOWED
+    assert not world.send(heir, world.registry, TON, governance.stop_opening(1)).failed
 
 
 def test_g10_nobody_else_governs(world: World) -> None:
     settings = wanted(world, min_stake_nano=7 * TON)
-    govern(world, registry.propose(settings))
+    govern(world, governance.propose(settings.to_cell()))
     world.ledger.now += LOCK
     for body in (
-        registry.offer_governor(world.stranger.account),
-        registry.stop_opening(3),
-        registry.propose(settings),
-        registry.cancel(bytes(settings.to_cell().hash)),
-        registry.execute(settings),
+        governance.offer_governor(world.stranger.account),
+        governance.stop_opening(3),
+        governance.propose(settings.to_cell()),
+        governance.cancel(bytes(settings.to_cell().hash)),
+        governance.execute(settings.to_cell()),
     ):
         trace = world.send(world.stranger, world.registry, TON, body)
         assert trace.failed[0].exit_code == ContractError.NOT_ALLOWED
@@ -255,28 +256,28 @@ def test_g10_nobody_else_governs(world: World) -> None:
 
 def test_g2_the_excess_of_governing_returns_and_the_registry_keeps_its_balance(world: World) -> None:
     before = world.ledger.balance(world.registry)
-    trace = govern(world, registry.propose(wanted(world, min_stake_nano=7 * TON)))
+    trace = govern(world, governance.propose(wanted(world, min_stake_nano=7 * TON).to_cell()))
     assert trace.total_fees_nano == trace.balance_delta_nano
     assert world.ledger.balance(world.registry) == before
     assert trace.transactions[-1].account == world.governor.account
-    low = govern(world, registry.stop_opening(1), value=TON // 1000)
+    low = govern(world, governance.stop_opening(1), value=TON // 1000)
     assert low.failed and state_of(world).stopped == 0
 
 
 def test_g10_governing_with_anything_more_is_refused(world: World) -> None:
-    body = begin_cell().store_cell(registry.stop_opening(1)).store_bit(1).end_cell()
+    body = begin_cell().store_cell(governance.stop_opening(1)).store_bit(1).end_cell()
     assert govern(world, body).failed and state_of(world).stopped == 0
 
 
 def test_get_governance_tells_what_is_pending(world: World) -> None:
     settings = replace(state_of(world).settings, treasury=b"\x07" * 32)
-    govern(world, registry.propose(settings))
-    govern(world, registry.offer_governor(world.stranger.account))
+    govern(world, governance.propose(settings.to_cell()))
+    govern(world, governance.offer_governor(world.stranger.account))
     candidate, treasury, lock, stopped, proposals = world.ledger.run_get(world.registry, "get_governance")
     assert (candidate, treasury, lock, stopped) == (int.from_bytes(world.stranger.account, "big"), 0, LOCK, 0)
     assert isinstance(proposals, Cell)
     world.ledger.now += LOCK
-    assert not govern(world, registry.execute(settings)).failed
+    assert not govern(world, governance.execute(settings.to_cell())).failed
     assert state_of(world).treasury == b"\x07" * 32
 
 
@@ -290,7 +291,7 @@ def test_g20_a_contract_can_govern(world: World) -> None:
     program = assemble(f"<{{ {RELAY} }}>c")
     init = begin_cell().store_uint(0b00110, 5).store_ref(program).store_ref(Cell.empty()).end_cell()
     account = bytes(init.hash)
-    govern(world, registry.offer_governor(account))
+    govern(world, governance.offer_governor(account))
 
     def act(body: Cell) -> Trace:
         message = begin_cell().store_uint(0x18, 6).store_address(address_of(world.registry)).store_coins(0)
@@ -301,10 +302,10 @@ def test_g20_a_contract_can_govern(world: World) -> None:
             source=source, destination=account, value_nano=TON, body=order, state_init=init
         )
 
-    assert not act(registry.accept_governor()).of(world.registry)[0].aborted
+    assert not act(governance.accept_governor()).of(world.registry)[0].aborted
     assert state_of(world).governor == account
     settings = wanted(world, min_deposit_nano=TON)
-    act(registry.propose(settings))
+    act(governance.propose(settings.to_cell()))
     world.ledger.now += LOCK
-    act(registry.execute(settings))
+    act(governance.execute(settings.to_cell()))
     assert state_of(world).parameters.min_deposit_nano == TON

@@ -13,7 +13,7 @@ from test_fees import settle_body
 from devnet.ledger import Rejected, Snapshot
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TERMS, TON, World, built_world, key_of, public
-from wrappers import escrow, escrow_rare, node, registry
+from wrappers import escrow, escrow_rare, governance, node, registry
 from wrappers.registry import Kind, child_address
 from wrappers.signed import Voucher, sign
 
@@ -251,12 +251,12 @@ class Market(RuleBasedStateMachine):
         state = registry.RegistryState.from_cell(data)
         settings = replace(state.settings, treasury=bytes([treasury]) * 32)
         body = {
-            "propose": registry.propose(settings),
-            "execute": registry.execute(settings),
-            "cancel": registry.cancel(bytes(settings.to_cell().hash)),
-            "stop nothing": registry.stop_opening(0),
-            "offer": registry.offer_governor(None),
-            "accept": registry.accept_governor(),
+            "propose": governance.propose(settings.to_cell()),
+            "execute": governance.execute(settings.to_cell()),
+            "cancel": governance.cancel(bytes(settings.to_cell().hash)),
+            "stop nothing": governance.stop_opening(0),
+            "offer": governance.offer_governor(None),
+            "accept": governance.accept_governor(),
         }[act]
         children = [self.escrow, *self.nodes]
         before = [world.ledger.account(child) for child in children]

@@ -12,7 +12,7 @@ from chain.decode import decode_transaction
 from devnet.accounts import NO_SHARD_ACCOUNT
 from devnet.engine import Accepted, Engine
 from devnet.ledger import Ledger, Snapshot
-from scripts.stage import DAY, HOUR, TON, World, built_world, public
+from scripts.stage import DAY, GENESIS_NANO, HOUR, TON, World, built_world, public
 from wrappers import registry
 from wrappers.cells import address_of
 from wrappers.code import Contract, code
@@ -86,7 +86,7 @@ def born(
     if op is not None:
         body = begin_cell().store_uint(op, 32).end_cell()
     trace = world.ledger.send_internal(
-        source=world.governor.account, destination=account, value_nano=TON, body=body, state_init=init
+        source=world.governor.account, destination=account, value_nano=GENESIS_NANO, body=body, state_init=init
     )
     return world, trace.transactions[0].exit_code
 
@@ -117,7 +117,7 @@ def test_a_state_with_anything_more_is_refused(contract: Contract) -> None:
     trace = world.ledger.send_internal(
         source=world.governor.account,
         destination=account,
-        value_nano=TON,
+        value_nano=GENESIS_NANO,
         body=world.genesis_body(account, state),
         state_init=init,
     )
@@ -181,7 +181,7 @@ def genesis_with(world: World, state: Cell) -> int | None:
 
 
 STUB, NODE_TERMS, ESCROW_TERMS, MORE = range(4)
-ATTESTATION_BIT, PREFIX_BIT = 0, 256 + 40
+PREFIX_BIT, ATTESTATION_BIT, COURT_BIT = 40, 0, 256
 
 
 @pytest.mark.parametrize("part", [NODE_TERMS, ESCROW_TERMS, MORE])
@@ -192,12 +192,17 @@ def test_each_part_of_the_registrys_state_is_read_to_its_end(part: int) -> None:
     assert genesis_with(world, state) == 0
 
 
-@pytest.mark.parametrize("bit", [ATTESTATION_BIT, PREFIX_BIT])
-def test_g10_terms_of_nodes_must_name_the_registrys_own_attestation_and_stub(bit: int) -> None:
+def test_g10_terms_of_nodes_and_jobs_must_name_the_networks_own_stub_verifier_and_court() -> None:
     world = World(Ledger(), verifier=True)
     state = world.registry_state.to_cell()
-    terms = flipped(state.refs[NODE_TERMS], bit)
-    assert genesis_with(world, with_ref(state, NODE_TERMS, terms)) == ContractError.BAD_PARAMETERS
+    terms = state.refs[NODE_TERMS]
+    for altered in (
+        flipped(terms, PREFIX_BIT),
+        *(with_ref(terms, 1, flipped(terms.refs[1], bit)) for bit in (ATTESTATION_BIT, COURT_BIT)),
+    ):
+        assert genesis_with(world, with_ref(state, NODE_TERMS, altered)) == ContractError.BAD_PARAMETERS
+    longer = with_ref(terms, 1, flipped(terms.refs[1], -1))
+    assert genesis_with(world, with_ref(state, NODE_TERMS, longer)) == CELL_UNDERFLOW
 
 
 @pytest.mark.parametrize("field", [0, 8, 23, 24 + 15, 40 + 15, 56, 56 + 255])
@@ -205,7 +210,7 @@ def test_g10_the_stub_prefix_is_that_of_the_stub(field: int) -> None:
     """Flipped alike in both places that hold it."""
     world = World(Ledger(), verifier=True)
     state = flipped(world.registry_state.to_cell(), 512 + field)
-    state = with_ref(state, NODE_TERMS, flipped(state.refs[NODE_TERMS], 256 + field))
+    state = with_ref(state, NODE_TERMS, flipped(state.refs[NODE_TERMS], field))
     assert genesis_with(world, state) == ContractError.BAD_PARAMETERS
 
 
@@ -225,3 +230,21 @@ def test_g20_parameters_at_their_bounds(change: dict[str, int], error: int) -> N
     world = World(Ledger(), verifier=True)
     state = replace(world.registry_state, parameters=replace(world.parameters, **change))
     assert genesis_with(world, state.to_cell()) == error
+
+
+@pytest.mark.parametrize("contract", BOTH)
+def test_g9_a_singleton_is_born_with_ten_years_of_its_rent(contract: Contract) -> None:
+    """What a deployment plans is enough; a third of it is not."""
+    world = World(Ledger(), verifier=True)
+    account = account_of(world, contract)
+    low = TON // 10 if contract is Contract.REGISTRY else TON
+    init = registry.singleton_state_init(code(contract), public(world.genesis_key), 0)
+    body = world.genesis_body(account, state_of(world, contract))
+    trace = world.ledger.send_internal(
+        source=world.governor.account, destination=account, value_nano=low, body=body, state_init=init
+    )
+    assert trace.transactions[0].exit_code == ContractError.LOW_VALUE
+    trace = world.ledger.send_internal(
+        source=world.governor.account, destination=account, value_nano=4 * TON, body=body, state_init=init
+    )
+    assert trace.transactions[0].exit_code == 0

@@ -85,7 +85,8 @@ def test_node_state_round_trip(state: node.NodeState) -> None:
 @settings(max_examples=40, deadline=None)
 @given(IDS, IDS, IDS, st.builds(Parameters, COINS, COINS, COINS, COINS, U32, U32, U32, U32, U32, st.integers(0, 500)))
 def test_registry_state_round_trip(a: bytes, b: bytes, c: bytes, parameters: Parameters) -> None:
-    state = RegistryState(a, b, c, parameters, code(Contract.STUB), code(Contract.NODE), code(Contract.ESCROW))
+    codes = (code(contract) for contract in (Contract.STUB, Contract.NODE, Contract.ESCROW, Contract.JOB))
+    state = RegistryState(a, b, c, parameters, *codes, court=b)
     assert RegistryState.from_cell(state.to_cell()) == state
 
 

@@ -41,7 +41,7 @@ def active(account: bytes, contract: Contract, data: object) -> AccountState:
 def deployed(want: Desired) -> Observed:
     """What the plan's own messages make of an empty chain."""
     ledger = Ledger(global_id=want.global_id)
-    absent_ = Observed(absent(want.registry), absent(want.attestation))
+    absent_ = Observed(*map(absent, (want.registry, want.attestation, want.court)))
     for step in plan(want, absent_, DEPLOYER.sign, NOW):
         message = step.message
         trace = ledger.send_internal(
@@ -52,15 +52,15 @@ def deployed(want: Desired) -> Observed:
             state_init=message.state_init,
         )
         assert not trace.failed, step.title
-    return Observed(ledger.account(want.registry), ledger.account(want.attestation))
+    return Observed(*map(ledger.account, (want.registry, want.attestation, want.court)))
 
 
 @pytest.mark.parametrize("network", ["devnet", "testnet", "mainnet"])
-def test_a_fresh_network_is_two_priced_births_and_what_the_test_root_says(network: str) -> None:
+def test_a_fresh_network_is_three_priced_births_and_what_the_test_root_says(network: str) -> None:
     want = desired(network)
-    steps = plan(want, Observed(absent(want.registry), absent(want.attestation)), None, NOW)
-    births, rest = steps[:2], steps[2:]
-    assert [step.message.destination for step in births] == [want.attestation, want.registry]
+    steps = plan(want, Observed(*map(absent, (want.registry, want.attestation, want.court))), None, NOW)
+    births, rest = steps[:3], steps[3:]
+    assert [step.message.destination for step in births] == [want.attestation, want.court, want.registry]
     for step in births:
         assert step.message.state_init is not None
         assert step.message.state_init.hash == step.message.destination
@@ -108,8 +108,16 @@ def test_verify_names_every_difference() -> None:
     terms = replace(want.verifier, policy=replace(want.verifier.policy, floor=3), images={})
     other = replace(want, governor=b"\x09" * 32, parameters=replace(want.parameters, min_stake_nano=1), verifier=terms)
     wrong = {check.name for check in verify(want, deployed(other)) if not check.holds}
-    assert wrong == {"governor", "min_stake_nano", "policy floor", "policy as a whole", "images"}
-    nothing = verify(want, Observed(absent(want.registry), absent(want.attestation)))
+    assert wrong == {
+        "governor",
+        "treasury",
+        "court state",
+        "min_stake_nano",
+        "policy floor",
+        "policy as a whole",
+        "images",
+    }
+    nothing = verify(want, Observed(*map(absent, (want.registry, want.attestation, want.court))))
     assert not any(check.holds for check in nothing)
 
 
