@@ -12,6 +12,7 @@ from pytoniq_core import Builder, Cell, HashMap, begin_cell
 from devnet.merkle import proof as merkle_proof
 from devnet.merkle import pruned
 from devnet.merkle import update as merkle_update
+from devnet.messages import transaction_messages
 from devnet.trace import Trace
 from protocol.pricing import Stop, Usage, charge
 from scripts.stage import TON, account_of_name, key_of, public
@@ -132,6 +133,8 @@ def test_a_lie_slashes_everything_and_names_who_gets_what(
     )
     (message,) = trace.transactions[0].out_msgs
     assert message.destination == bench.node
+    (cell,) = transaction_messages(trace.transactions[0].cell)[1]
+    assert cell.bits[2], "it asks to come back: a node that is gone must not keep what was sent to it"
     assert bench.ledger.balance(bench.court) == balance, "evidence costs the court nothing"
 
 
