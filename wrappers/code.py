@@ -22,6 +22,7 @@ class Contract(StrEnum):
     ESCROW = "escrow"
     JOB = "job"
     COURT = "court"
+    COMMITTEE = "committee"
     NODE_RARE = "node_rare"
     ESCROW_RARE = "escrow_rare"
 

@@ -67,6 +67,22 @@ class ContractError(IntEnum):
     WRONG_PROOF = 701
     WRONG_OPENING = 702
     OTHER_RECEIPT = 703
+    # committee
+    NO_VERIFIER = 900
+    NOT_VERIFIED = 901
+    OWNER_TAKEN = 902
+    COMMITTEE_FULL = 903
+    LEAVING = 904
+    BOND_LOCKED = 905
+    WRONG_QUESTION = 906
+    FEW_VERIFIERS = 907
+    TOO_MANY_REQUESTS = 908
+    ASKED_ALREADY = 909
+    NO_REQUEST = 910
+    DRAWN_ALREADY = 911
+    REQUEST_OVER = 912
+    NOT_DRAWN = 913
+    ANSWERED_ALREADY = 914
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +184,35 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.OTHER_RECEIPT: Explanation(
         "the receipt is for another node, escrow, allotment or seq", "name those that the receipt is for"
     ),
+    _E.NO_VERIFIER: Explanation(
+        "this owner has no verifier in the committee, or one that lost its bond", "name the owner of a member"
+    ),
+    _E.NOT_VERIFIED: Explanation(
+        "the node is not one that the chain itself verified, or its verdict has ended",
+        "attest it anew, then present it",
+    ),
+    _E.OWNER_TAKEN: Explanation(
+        "owner or platform is in the committee with another node, or is leaving", "one node for each owner and machine"
+    ),
+    _E.COMMITTEE_FULL: Explanation("the committee has as many members as it can hold", "wait until one leaves"),
+    _E.LEAVING: Explanation("the member is leaving already", "wait for its bond"),
+    _E.BOND_LOCKED: Explanation(
+        "the bond is not due: the member has not left, left less than two weeks ago, or lost it",
+        "leave first, then wait",
+    ),
+    _E.WRONG_QUESTION: Explanation(
+        "the identity is none, or attested_until is over or more than a week away", "name what the evidence says"
+    ),
+    _E.FEW_VERIFIERS: Explanation("there are fewer verifiers than seats", "wait until more have presented themselves"),
+    _E.TOO_MANY_REQUESTS: Explanation(
+        "as many requests are open as the committee can hold", "wait until one is concluded"
+    ),
+    _E.ASKED_ALREADY: Explanation("a request for this node is open", "conclude it first"),
+    _E.NO_REQUEST: Explanation("no request for this node is open", "ask first"),
+    _E.DRAWN_ALREADY: Explanation("the verifiers are drawn", "wait for their answers"),
+    _E.REQUEST_OVER: Explanation("the deadline of the request is over", "conclude it and ask anew"),
+    _E.NOT_DRAWN: Explanation("this owner was not drawn for the request", "leave it to those who were"),
+    _E.ANSWERED_ALREADY: Explanation("the verifier has answered", "nothing is left to do"),
 }
 
 
