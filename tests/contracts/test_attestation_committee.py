@@ -14,7 +14,7 @@ from attestation.onchain.state import ChainImage, ChainPolicy, VerifierState
 from devnet.ledger import Snapshot
 from scripts.attest_stage import Outcome, Stage
 from scripts.stage import DAY, TON, account_of_name, key_of
-from wrappers.actions import allow_image, deny_platform, revoke_image
+from wrappers.governance import allow_image, deny_platform, revoke_image
 from wrappers.committee import Vouched
 from wrappers.committee_fees import CommitteeFees, CommitteeGas
 from wrappers.errors import ContractError
