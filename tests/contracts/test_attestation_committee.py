@@ -14,11 +14,11 @@ from attestation.onchain.state import ChainImage, ChainPolicy, VerifierState
 from devnet.ledger import Snapshot
 from scripts.attest_stage import Outcome, Stage
 from scripts.stage import DAY, TON, account_of_name, key_of
-from wrappers.governance import allow_image, deny_platform, revoke_image
 from wrappers.committee import Vouched
 from wrappers.committee_fees import CommitteeFees, CommitteeGas
 from wrappers.errors import ContractError
 from wrappers.fees import Prices
+from wrappers.governance import allow_image, deny_platform, revoke_image
 from wrappers.ops import Op
 
 COMMITTEE, IMAGE, PLATFORM = account_of_name("committee"), b"\x31" * 32, b"\x32" * 32

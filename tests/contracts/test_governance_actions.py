@@ -196,7 +196,7 @@ def malformed() -> list[Cell]:
     return [
         longer,
         governance.allow_image(IMAGE, 0, NO_LAUNCH),
-        governance.allow_image(IMAGE, 3, NO_LAUNCH),
+        governance.allow_image(IMAGE, 4, NO_LAUNCH),
         governance.revoke_image(IMAGE, compromised=True),
         governance.deny_platform(PLATFORM),
         governance.revoke_model(IMAGE),
