@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from app.attest import app as attest_app
+from app.audit.cli import command as audit_command
 from app.demo import PROMPT
 from app.demo import main as run_demo
 from app.doctor import main as run_doctor
@@ -30,6 +31,7 @@ app.add_typer(worker_app, name="worker")
 app.add_typer(relayer_app, name="relayer")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(attest_app, name="attest")
+app.command("audit")(audit_command)
 
 HomeOption = Annotated[Path, typer.Option(help="folder of the embedded network", envvar="COCOON_HOME")]
 

@@ -1,0 +1,1 @@
+"""Facts in, findings out: no input or output here, no keys, no clock."""
