@@ -12,10 +12,11 @@ from client.audit import verify_chain, verify_held
 from client.errors import BadRequest, NoEscrow
 from client.inspect import Inspection
 from client.money import Closed
-from client.records import Held
+from client.records import AccountOf, Held
 from client.sdk import Client
 from client.trust import TrustedNode
 from protocol.receipts import usage_of
+from wrappers.cells import to_boc
 
 _Arguments = Mapping[str, Any]
 
@@ -82,11 +83,11 @@ async def _balance(client: Client, arguments: _Arguments) -> dict[str, Any]:
 
 async def _receipts(client: Client, arguments: _Arguments) -> dict[str, Any]:
     held = client.receipts()
-    shown = [_receipt(one) for one in held]
+    accounts = {(of.allotment, of.key): of for of, _ in client.store.accounts()}
+    shown = [_receipt(one, accounts[one.allotment, one.key]) for one in held]
     if not arguments.get("verify"):
         return {"receipts": shown}
     settings = client.settings
-    accounts = {(of.allotment, of.key): of for of, _ in client.store.accounts()}
     for one, view in zip(held, shown, strict=True):
         audit = verify_held(
             one,
@@ -112,7 +113,7 @@ def _seq(held: Held) -> int:
     return held.issued.signed.receipt.seq
 
 
-def _receipt(held: Held) -> dict[str, Any]:
+def _receipt(held: Held, of: AccountOf) -> dict[str, Any]:
     receipt = held.issued.signed.receipt
     usage, stop = usage_of(held.issued.inner)
     return {
@@ -128,6 +129,13 @@ def _receipt(held: Held) -> dict[str, Any]:
         "answered": held.answered,
         "simulated": held.simulated,
         "received_at": held.received_at,
+        # What opens it before others, who need nothing else of this client: `cocoon audit --receipt`.
+        "escrow": of.escrow.hex(),
+        "allotment_epoch": of.epoch,
+        "node": of.node.hex(),
+        "node_epoch": of.node_epoch,
+        "issued": held.issued.to_bytes().hex(),
+        "terms": to_boc(held.terms.to_cell()).hex(),
     }
 
 
