@@ -121,6 +121,19 @@ class Certify(Message):
     forward: str
 
 
+@dataclass(frozen=True, slots=True)
+class Judge(Message):
+    """Answer a committee's question that this node was drawn for. Bags of cells: Question, and the two of its `ask`."""
+
+    KIND = 8
+    LAYOUT = (U32, BYTES, BYTES, BYTES)
+    order: int
+    """Echoed in the answer."""
+    question: bytes
+    evidence: bytes
+    collateral: bytes
+
+
 # ------------------------------------------------------------------------------------------------ enclave -> agent
 
 
@@ -236,7 +249,20 @@ class Certified(Message):
     expires_at: int
 
 
-FROM_AGENT: tuple[type[Message], ...] = (Introduce, Attest, Post, Stored, Cancel, SignClaim, Certify)
+@dataclass(frozen=True, slots=True)
+class Judged(Message):
+    """The enclave's answer, signed as `wrappers.committee.CommitteeVerdict`."""
+
+    KIND = 40
+    LAYOUT = (U32, FLAG, B64, TEXT)
+    order: int
+    accepted: bool
+    signature: bytes
+    reasons: str
+    """Why not; empty when accepted."""
+
+
+FROM_AGENT: tuple[type[Message], ...] = (Introduce, Attest, Post, Stored, Cancel, SignClaim, Certify, Judge)
 FROM_ENCLAVE: tuple[type[Message], ...] = (
     Ready,
     SealingKeys,
@@ -246,6 +272,7 @@ FROM_ENCLAVE: tuple[type[Message], ...] = (
     ClaimSigned,
     Failed,
     Certified,
+    Judged,
 )
 _KINDS = {message.KIND: message for message in FROM_AGENT + FROM_ENCLAVE}
 

@@ -13,7 +13,9 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from pytoniq_core import Cell
 
 from worker.link import (
     FROM_ENCLAVE,
@@ -27,6 +29,8 @@ from worker.link import (
     Failed,
     Introduce,
     Issued,
+    Judge,
+    Judged,
     Link,
     LinkClosed,
     LinkError,
@@ -36,6 +40,7 @@ from worker.link import (
     SealingOffer,
     SignClaim,
 )
+from wrappers.cells import to_boc
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +86,8 @@ class Enclave:
         self._on_issued = on_issued
         self._on_sealing = on_sealing
         self._evidence: asyncio.Future[bytes] | None = None
-        self._claims: dict[int, asyncio.Future[ClaimSigned]] = {}
+        self._numbered: dict[int, asyncio.Future[Any]] = {}
+        """What is waited for, by the number of its order: signed claims, judgements."""
         self._certified: asyncio.Future[int] | None = None
         self._attesting = asyncio.Lock()
         self.alive = True
@@ -127,14 +133,28 @@ class Enclave:
     async def claim(self, seqno: int, valid_until: int, lines: tuple[ClaimLine, ...]) -> ClaimSigned:
         """Raises EnclaveRefused, EnclaveGone, TimeoutError."""
         self._check_alive()
-        order = secrets.randbits(32)
-        signed = self._claims[order] = asyncio.get_running_loop().create_future()
+        order, signed = self._order()
         self._link.post(SignClaim(order, seqno, valid_until, lines))
+        return cast(ClaimSigned, await self._answer(order, signed))
+
+    async def judge(self, question: Cell, evidence: Cell, collateral: Cell) -> Judged:
+        """The enclave's signed answer to a committee's question. Raises EnclaveRefused, EnclaveGone, TimeoutError."""
+        self._check_alive()
+        order, judged = self._order()
+        self._link.post(Judge(order, to_boc(question), to_boc(evidence), to_boc(collateral)))
+        return cast(Judged, await self._answer(order, judged))
+
+    def _order(self) -> tuple[int, asyncio.Future[Any]]:
+        order = secrets.randbits(32)
+        waiting = self._numbered[order] = asyncio.get_running_loop().create_future()
+        return order, waiting
+
+    async def _answer(self, order: int, waiting: asyncio.Future[Any]) -> Any:
         try:
             async with asyncio.timeout(ORDER_SECONDS):
-                return await signed
+                return await waiting
         finally:
-            self._claims.pop(order, None)
+            self._numbered.pop(order, None)
 
     async def serve(self) -> None:
         """Pass on what the enclave says, until it is gone: always ends with EnclaveGone."""
@@ -161,7 +181,7 @@ class Enclave:
 
     def _fail_waiting(self) -> None:
         self.alive = False
-        waiting: list[asyncio.Future[Any]] = [*self._claims.values()]
+        waiting: list[asyncio.Future[Any]] = [*self._numbered.values()]
         waiting += [future for future in (self._evidence, self._certified) if future is not None]
         for future in waiting:
             if not future.done():
@@ -182,10 +202,10 @@ class Enclave:
             case Certified():
                 if self._certified is not None and not self._certified.done():
                     self._certified.set_result(message.expires_at)
-            case ClaimSigned():
-                claim = self._claims.get(message.order)
-                if claim is not None and not claim.done():
-                    claim.set_result(message)
+            case ClaimSigned() | Judged():
+                waiting = self._numbered.get(message.order)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message)
             case Failed():
                 self._failed(message)
             case _:
@@ -197,7 +217,7 @@ class Enclave:
             log.error("the enclave stops serving: %s. %s", message.cause, message.cure)
             return
         singly: dict[str, asyncio.Future[Any] | None] = {"attest": self._evidence, "certify": self._certified}
-        waiting = singly[message.what] if message.what in singly else self._claims.get(message.order)
+        waiting = singly[message.what] if message.what in singly else self._numbered.get(message.order)
         if waiting is not None and not waiting.done():
             waiting.set_exception(EnclaveRefused(f"{message.cause}. {message.cure}"))
 

@@ -28,6 +28,7 @@ from worker.enclave.books import Books, BooksError
 from worker.enclave.config import EnclaveConfig
 from worker.enclave.direct import Direct
 from worker.enclave.gpu import GpuFailed, GpuGuard
+from worker.enclave.judge import answer_to
 from worker.enclave.keys import Keys
 from worker.enclave.opening import open_request
 from worker.enclave.wire import Outbox
@@ -39,6 +40,7 @@ from worker.link import (
     ClaimSigned,
     Failed,
     Introduce,
+    Judge,
     Link,
     LinkClosed,
     LinkError,
@@ -155,6 +157,8 @@ class Session:
                 self._spawn(self._claim(self._introduced(), message))
             case Certify():
                 self._spawn(self._certify(message))
+            case Judge():
+                self._spawn(self._judge(self._introduced().facts.network, message))
             case _:
                 raise LinkError(f"{type(message).__name__} is not for the enclave")
 
@@ -220,6 +224,9 @@ class Session:
                 while self._running:
                     await next(iter(self._running.values())).ended.wait()
         await self._link.close()
+
+    async def _judge(self, network: bytes, order: Judge) -> None:
+        await self._link.send(await answer_to(order, network, self._have.keys))
 
     async def _certify(self, order: Certify) -> None:
         await self._link.send(await self._direct.certify(order, int(time.time())))
