@@ -22,7 +22,7 @@ from chain.api import ChainError
 from chain.config import ConfigError
 from chain.mnemonic import MnemonicError
 from chain.wallet import Wallet
-from client import control, show
+from client import control, show, upkeep_cli
 from client.answer import text_of
 from client.config import DEFAULT_HOME, Config, load
 from client.errors import ClientError, HomeError, Locked, showable
@@ -31,6 +31,7 @@ from client.inspect import inspect
 from client.sdk import Client
 from client.show import NANO, err, out
 from client.sidecar import CONTROL_FILE, Sidecar
+from client.upkeep_cli import Yes
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Ask, pay, and check: the client's side.")
 
@@ -195,10 +196,14 @@ async def _show_balance(command: str, arguments: dict[str, Any]) -> None:
 
 
 @app.command()
-def close(patience: Annotated[float, typer.Option(help="seconds to wait for the nodes' releases")] = 60.0) -> None:
+def close(
+    patience: Annotated[float, typer.Option(help="seconds to wait for the nodes' releases")] = 60.0,
+    yes: Yes = False,
+) -> None:
     """End the escrow: at once where the nodes agree, else by the close timers (then `finish`)."""
 
     async def work() -> None:
+        await upkeep_cli.agreed(_command, {"what": "close"}, yes)
         show.closed(await _command("close", {"patience_seconds": patience}))
 
     _main(work())
@@ -212,6 +217,9 @@ def finish() -> None:
         show.closed(await _command("finish"))
 
     _main(work())
+
+
+upkeep_cli.mount(app, _main, _command)
 
 
 # ---- receipts and trust

@@ -240,6 +240,20 @@ def _amount(arguments: _Arguments, name: str) -> int:
     return value
 
 
+async def _plan(client: Client, arguments: _Arguments) -> dict[str, Any]:
+    return {"says": list(await client.plan(*_upkeep_of(arguments)))}
+
+
+async def _upkeep(client: Client, arguments: _Arguments) -> dict[str, Any]:
+    await client.upkeep(*_upkeep_of(arguments))
+    return await _balance(client, {})
+
+
+def _upkeep_of(arguments: _Arguments) -> tuple[str, bytes | None, bytes | None]:
+    node, key = (None if arguments.get(name) is None else account_of(arguments[name]) for name in ("node", "key"))
+    return str(arguments.get("what")), node, key
+
+
 COMMANDS: dict[str, Callable[[Client, _Arguments], Awaitable[dict[str, Any]]]] = {
     "open": _open,
     "allot": _allot,
@@ -249,6 +263,8 @@ COMMANDS: dict[str, Callable[[Client, _Arguments], Awaitable[dict[str, Any]]]] =
     "receipts": _receipts,
     "close": _close,
     "finish": _finish,
+    "plan": _plan,
+    "upkeep": _upkeep,
     "nodes": _nodes,
     "verify": _verify,
     "recover": _recover,

@@ -62,6 +62,24 @@ class Home:
             )
         return self.voucher_key(number)
 
+    def next_voucher_key(self, number: int) -> Ed25519PrivateKey:
+        """The key that is to replace that one; born, and on disk, before the chain hears of it. Raises HomeError."""
+        return Ed25519PrivateKey.from_private_bytes(_seed(self._next(number)))
+
+    def adopt_voucher_key(self, number: int, public_key: bytes) -> bool:
+        """Whether the chain's voucher key is ours: the present one, or the next, which then takes its place."""
+        current, following = self.path / f"voucher-{number}.key", self._next(number)
+        for path in (following, current):
+            if path.exists() and Ed25519PrivateKey.from_private_bytes(_seed(path)).public_key().public_bytes_raw() == (
+                public_key
+            ):
+                os.replace(path, current)
+                return True
+        return False
+
+    def _next(self, number: int) -> Path:
+        return self.path / f"voucher-{number}.next.key"
+
 
 def _seed(path: Path) -> bytes:
     try:

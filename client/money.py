@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pytoniq_core import Cell
+
 from chain.api import ChainError
 from chain.outgoing import Outgoing
 from client.chain_view import ChainView
@@ -37,6 +39,7 @@ RELEASE_RETRY_SECONDS = 2.0
 _NOT_YET = frozenset({"unclaimed", "in-flight", "claim-in-flight", "node-busy", "rate-limited", "chain-uncertain"})
 """A node's answers to a release that a little patience changes."""
 Progress = Callable[[str], None]
+Choose = Callable[[Escrow, EscrowState, Fees], tuple[Cell, int]]
 
 
 def _terms(node: TrustedNode, close_timer: int, fee: Fee | None) -> RowTerms:
@@ -85,6 +88,10 @@ class Money:
                 self._store.put_escrow(Escrow(known.number, known.account, known.voucher_key, "closed"))
                 raise NoEscrow(f"escrow {known.account.hex()} has ended", "run `cocoon client open AMOUNT`")
             raise NoEscrow("the escrow's opening has not arrived on chain", "run `cocoon client open AMOUNT` again")
+        if state.voucher_key != known.voucher_key and self._home.adopt_voucher_key(known.number, state.voucher_key):
+            # Whoever sent apply_voucher_key: it is the key that this client proposed.
+            known = Escrow(known.number, known.account, state.voucher_key, known.state)
+            self._store.put_escrow(known)
         facts = (state.voucher_key, state.network_id, state.registry, state.owner)
         if facts != (known.voucher_key, self._network.network_id, self._network.registry, self._payments.account):
             raise NoEscrow(
@@ -158,7 +165,7 @@ class Money:
         """Reserve more for a node: a new row, or more in the one that is there. What the free part lacks is paid in."""
         async with self._one_at_a_time:
             known, state = await self.escrow()
-            need = await self._fees()
+            need = await self.fees()
             lacking = max(0, amount_nano - state.free_nano)
             if node.account in state.rows:
                 body, value = messages.raise_allotment(node.account, amount_nano), need.raise_allotment()
@@ -173,21 +180,28 @@ class Money:
     async def top_up(self, amount_nano: int) -> Paid:
         async with self._one_at_a_time:
             known, _ = await self.escrow()
-            value = amount_nano + (await self._fees()).top_up()
+            value = amount_nano + (await self.fees()).top_up()
             return await self._pay("top up", Outgoing(known.account, value, messages.top_up()))
 
     async def withdraw(self, amount_nano: int = 0) -> Paid:
         """From the free part; 0 = all of it."""
         async with self._one_at_a_time:
             known, _ = await self.escrow()
-            value = (await self._fees()).withdraw() + MARGIN_NANO
+            value = (await self.fees()).withdraw() + MARGIN_NANO
             return await self._pay("withdraw", Outgoing(known.account, value, messages.withdraw(amount_nano)))
+
+    async def act(self, kind: str, choose: Choose) -> Paid:
+        """One message to the escrow, chosen by what the chain shows of it: (body, what it needs)."""
+        async with self._one_at_a_time:
+            known, state = await self.escrow()
+            body, value = choose(known, state, await self.fees())
+            return await self._pay(kind, Outgoing(known.account, value + MARGIN_NANO, body))
 
     async def finish(self) -> Closed:
         """Drop the rows whose timers have run, and send the shares of those that ended; then a closing account ends."""
         async with self._one_at_a_time:
             known, state = await self.escrow()
-            need, paid, rows = await self._fees(), None, state.rows
+            need, paid, rows = await self.fees(), None, state.rows
             if not rows or any(row.closing_at != ENDED for row in rows.values()):
                 value = need.finish(len(rows)) + MARGIN_NANO
                 paid = await self._pay("finish", Outgoing(known.account, value, messages.finish()))
@@ -214,7 +228,7 @@ class Money:
                 else:
                     refusals[node] = release
                     progress(f"node {node.hex()[:8]} gives no release ({release}): its close timer will do")
-            value = (await self._fees()).close(len(state.rows)) + MARGIN_NANO
+            value = (await self.fees()).close(len(state.rows)) + MARGIN_NANO
             body = messages.close(tuple(releases.values()))
             paid = await self._pay("close", Outgoing(known.account, value, body))
             return await self._closed(known, paid, refusals)
@@ -269,7 +283,7 @@ class Money:
             refunded = sum(one.value_nano for one in out)
         return Closed(known.account, state is None, refunded, waiting, refusals, paid)
 
-    async def _fees(self) -> Fees:
+    async def fees(self) -> Fees:
         return fees((await self._view.registry()).parameters)
 
     async def _pay(self, kind: str, message: Outgoing) -> Paid:

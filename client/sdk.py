@@ -43,6 +43,7 @@ from client.session import Session, Target
 from client.settings import Balance, Recovered, RowBalance, Settings
 from client.store import Store
 from client.trust import RefusedNode, TrustedNode
+from client.upkeep import Upkeep
 from protocol.account import MAX_REQUEST_SECONDS
 from protocol.receipts import SignedReceipt
 from wrappers.escrow import EscrowState
@@ -92,6 +93,7 @@ class Client:
         )
         self.money = Money(home, store, self.view, Payments(chain, wallet, store), link, facts)
         self._home = home
+        self._upkeep = Upkeep(self.money, home)
         self._session = Session(store, link, keep_texts=settings.keep_texts, abandoned=self._collect_later)
         self._seen: tuple[float, Escrow, EscrowState] | None = None
         self._auto_allotted_nano = 0
@@ -172,6 +174,14 @@ class Client:
     async def finish(self) -> Closed:
         """After the close timers: free the rows, end the account."""
         return await self._moved(self.money.finish())
+
+    async def plan(self, command: str, node: bytes | None = None, key: bytes | None = None) -> tuple[str, ...]:
+        """What `close` or an `upkeep` would do and cost, in words."""
+        return await self._upkeep.plan(command, (await self.view.head()).now, node, key)
+
+    async def upkeep(self, command: str, node: bytes | None = None, key: bytes | None = None) -> Paid:
+        """rotate-voucher-key, give-up-key, shares, reclaim, return-rent. Raises BadRequest where it cannot be now."""
+        return await self._moved(self._upkeep.act(command, (await self.view.head()).now, node, key))
 
     async def _moved(self, work: Awaitable[T]) -> T:
         try:

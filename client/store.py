@@ -116,7 +116,8 @@ class Store:
     def put_escrow(self, escrow: Escrow) -> None:
         with self._transaction():
             self._db.execute(
-                "INSERT INTO escrow VALUES (?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET state = excluded.state",
+                "INSERT INTO escrow VALUES (?, ?, ?, ?) ON CONFLICT (number)"
+                " DO UPDATE SET state = excluded.state, voucher_key = excluded.voucher_key",
                 (escrow.number, escrow.account, escrow.voucher_key, escrow.state),
             )
 

@@ -22,7 +22,8 @@ from chain.outgoing import Outgoing
 from chain.quorum import Quorum
 from chain.wait import until
 from chain.wallet import Wallet
-from client.errors import NoEscrow, PaymentFailed
+from client import control
+from client.errors import BadRequest, NoEscrow, PaymentFailed
 from client.payments import PRICES
 from client.sdk import Client, Settings
 from client.store import Store
@@ -33,6 +34,7 @@ from protocol.offer import AnnouncedKey
 from scripts.deploy import apply as deploy
 from scripts.deploy.plan import Desired
 from scripts.deploy.verifier import VerifierTerms
+from wrappers import escrow_rare
 from wrappers.cells import to_boc
 from wrappers.code import Contract, code_hash
 from wrappers.fees import Fees
@@ -218,6 +220,78 @@ async def test_g16_an_opening_that_was_cut_off_is_finished_and_not_paid_twice(
         balance = await client.balance()
         assert 3 * TON <= balance.deposit_nano < 3 * TON + TON // 50
         assert balance.wallet_nano > 16 * TON
+
+
+async def test_g4_another_voucher_key_replaces_the_present_one_after_the_longest_timer(
+    ground: Ground,
+) -> None:
+    async with ground.client() as client:
+        first = await client.money.open(TON, None, None)
+        says = await client.plan("rotate-voucher-key")
+        assert any("604800 s" in line for line in says) and any("costs at most" in line for line in says)
+        await client.upkeep("rotate-voucher-key")
+        with pytest.raises(BadRequest, match="waits until"):
+            await client.upkeep("rotate-voucher-key")
+        assert client._home.known_voucher_key(0).public_key().public_bytes_raw() == first.voucher_key
+        await ground.control.advance(604_900)
+        await client.upkeep("rotate-voucher-key")
+        known, state = await client.money.escrow()
+        assert known.voucher_key == state.voucher_key != first.voucher_key
+        assert client._home.known_voucher_key(0).public_key().public_bytes_raw() == known.voucher_key
+        assert state.next_key is None and (await client.balance()).deposit_nano >= TON
+    async with ground.client() as client:
+        assert (await client.money.escrow())[0].voucher_key == known.voucher_key
+
+
+async def test_g16_a_voucher_key_put_in_place_by_others_is_adopted_wherever_the_client_died(ground: Ground) -> None:
+    async with ground.client() as client:
+        escrow = await client.money.open(TON, None, None)
+        await client.upkeep("rotate-voucher-key")
+        await ground.control.advance(604_900)
+        body = escrow_rare.apply_voucher_key()
+        sent = await ground.wallet.send(ground.chain, [Outgoing(escrow.account, TON // 10, body)])
+        await sent.landed(ground.chain)
+
+        async def applied() -> bool | None:
+            state = await client.view.escrow(escrow.account)
+            return True if state is not None and state.next_key is None else None
+
+        await until(applied, what="the new key", timeout_seconds=20)
+        state = await client.view.escrow(escrow.account)
+        assert state is not None
+        # Killed between the file and the books.
+        assert client._home.adopt_voucher_key(0, state.voucher_key)
+    async with ground.client() as client:
+        assert (await client.money.escrow())[0].voucher_key == state.voucher_key
+
+
+async def test_g3_one_row_is_ended_and_its_rent_comes_back(ground: Ground) -> None:
+    async with ground.client() as client:
+        await client.money.open(3 * TON, (ground.node, TON), None)
+        node = ground.node.account
+        assert any("3600 s" in line for line in await client.plan("reclaim", node))
+        await client.upkeep("reclaim", node)
+        with pytest.raises(BadRequest, match="closing already"):
+            await client.upkeep("reclaim", node)
+        await ground.control.advance(3700)
+        finished = await client.finish()
+        assert not finished.ended
+        before = await client.balance()
+        assert not before.rows
+        await client.upkeep("return-rent")
+        rent = Fees(PRICES, PARAMETERS).row_rent()
+        assert (await client.balance()).deposit_nano >= before.deposit_nano + rent
+        with pytest.raises(BadRequest, match="nothing is allotted"):
+            await client.plan("shares", node)
+
+
+async def test_g18_what_ends_money_is_said_before_it_is_done(ground: Ground) -> None:
+    async with ground.client() as client:
+        await client.money.open(3 * TON, (ground.node, TON), None)
+        says = " ".join(await client.plan("close"))
+        assert "1.000000000 TON, less what it still claims" in says and "costs at most" in says
+        found = await control.run(client, "plan", {"what": "close"})
+        assert found["says"][0].startswith("Escrow ")
 
 
 async def test_g16_a_top_up_that_never_left_is_not_believed(ground: Ground) -> None:
