@@ -46,6 +46,8 @@ class AgentConfig:
     gpu_manifests: Path | None = None
     """Folder of NVIDIA's manifests and revocation data, shown to verifiers beside GPU evidence; the same files as the
     enclave's `[gpu]` manifests."""
+    committee: bytes | None = None
+    """Account of the network's committee, where this node answers what it is drawn for once it has joined."""
     max_in_flight: int = 32
     """Requests at once, over all relayers."""
     min_close_timer_seconds: int = 3600
@@ -161,6 +163,7 @@ _PARSERS: dict[str, Callable[[Any, Path], Any]] = {
     "collateral_file": _path,
     "collateral_url": _text,
     "gpu_manifests": _path,
+    "committee": _account,
     "max_in_flight": _whole,
     "min_close_timer_seconds": _whole,
     "claim_amount_nano": _whole,

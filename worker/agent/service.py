@@ -25,6 +25,7 @@ from worker.agent.config import AgentConfig
 from worker.agent.desk import Desk
 from worker.agent.direct import Direct
 from worker.agent.direct_api import DirectApi
+from worker.agent.duty import Duty
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
 from worker.agent.front import Front, offer_of, outgoing
 from worker.agent.journal import Journal
@@ -74,6 +75,9 @@ class Service:
         url = config.collateral_url
         source = CollateralSource(url, config.data_dir / "collateral") if url else None
         self.attesting = Attesting(self.view, wallet, config.collateral_file, source, config.gpu_manifests)
+        self._duty: Duty | None = None
+        if config.committee is not None and wallet is not None:
+            self._duty = Duty(self.view, config.committee, wallet, lambda: self.enclave)
         self.enclave: Enclave | None = None
         self.ready = asyncio.Event()
         """Set while the chain shows the running enclave's key."""
@@ -100,6 +104,8 @@ class Service:
                     tasks.create_task(link.run())
                 if self.direct is not None:
                     tasks.create_task(self.direct.run())
+                if self._duty is not None:
+                    tasks.create_task(self._duty.run())
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
         finally:

@@ -1,0 +1,139 @@
+"""The node as a committee's member: has its enclave judge what the chain drew it for, and carries the answer there.
+
+What it judges stands whole on the chain (the question in the committee's state, evidence and collateral in the message
+that asked), so nobody can show one member something else than another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from chain.api import Chain, ChainError, Status, Transaction
+from chain.follower import AccountFollower
+from chain.outgoing import Outgoing
+from chain.wallet import Wallet
+from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
+from worker.agent.view import ChainView, NodeMissing
+from wrappers.cells import CellError
+from wrappers.committee import Ask, CommitteeState, Request, Vote, answer
+
+log = logging.getLogger(__name__)
+
+ANSWER_VALUE_NANO = 100_000_000
+"""Above the need of `answer` at mainnet's prices; what is not used comes back."""
+LOOK_SECONDS = 20.0
+TROUBLE = (ChainError, NodeMissing, EnclaveRefused, EnclaveGone, TimeoutError)
+
+
+class NoCommittee(ChainError):
+    """There is no committee where the configuration says."""
+
+
+async def committee_state(chain: Chain, account: bytes) -> CommitteeState:
+    """Raises NoCommittee, ChainError."""
+    found = await chain.account(account)
+    if found.status is not Status.ACTIVE or found.data is None:
+        raise NoCommittee(f"there is no committee at {account.hex()} ({found.status}); correct committee")
+    try:
+        return CommitteeState.from_cell(found.data)
+    except CellError as error:
+        raise NoCommittee(f"{account.hex()} is no committee that this release knows ({error})") from error
+
+
+def asks_in(transactions: tuple[Transaction, ...]) -> Iterator[Ask]:
+    """What was asked, refused requests too: which of them a question is about, its hashes say."""
+    for transaction in transactions:
+        message = transaction.in_msg
+        if message is None or message.bounced:
+            continue
+        try:
+            yield Ask.from_cell(message.body)
+        except CellError:
+            continue
+
+
+def unanswered(state: CommitteeState, owner: bytes, now: int) -> Iterator[Request]:
+    """Requests whose seat this owner holds and has not used."""
+    for request in state.requests.values():
+        if request.seats.get(owner) is Vote.NONE and now <= request.deadline:
+            yield request
+
+
+def asked(request: Request, asks: Mapping[tuple[bytes, bytes], Ask]) -> Ask | None:
+    return asks.get((request.question.evidence, request.question.collateral))
+
+
+@dataclass
+class Duty:
+    """`enclave`: the running one, whose key the committee knows."""
+
+    view: ChainView
+    committee: bytes
+    wallet: Wallet
+    enclave: Callable[[], Enclave | None]
+    _asks: dict[tuple[bytes, bytes], Ask] = field(default_factory=dict)
+    _told: set[bytes] = field(default_factory=set)
+    """Questions that this enclave has answered or cannot answer, by hash."""
+
+    def __post_init__(self) -> None:
+        self._follower = AccountFollower(self.view.chain, self.committee)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.step()
+            except TROUBLE as error:
+                log.warning("the committee's questions wait: %s", error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def step(self) -> int:
+        """Answer what is open; how many were sent. Raises TROUBLE."""
+        enclave = self.enclave()
+        if enclave is None:
+            return 0
+        owner = (await self.view.node()).state.owner
+        state = await self._caught_up()
+        member = state.members.get(owner)
+        if member is None or enclave.key not in (member.key, member.previous_key):
+            return 0
+        sent = 0
+        for request in unanswered(state, owner, (await self.view.head()).now):
+            if request.question.hash not in self._told:
+                sent += await self._answer(enclave, owner, request)
+        return sent
+
+    async def _caught_up(self) -> CommitteeState:
+        """The committee's state; of all that was asked up to it, what belongs to a request that is open."""
+        while True:
+            for ask in asks_in(await self._follower.poll()):
+                self._asks[bytes(ask.evidence.hash), bytes(ask.collateral.hash)] = ask
+            # Read after the transactions, so that none of them is of a request that the state does not show yet.
+            state = await committee_state(self.view.chain, self.committee)
+            open_ = [request.question for request in state.requests.values()]
+            wanted = {(question.evidence, question.collateral) for question in open_}
+            self._asks = {key: ask for key, ask in self._asks.items() if key in wanted}
+            self._told &= {question.hash for question in open_}
+            if self._follower.caught_up:
+                return state
+
+    async def _answer(self, enclave: Enclave, owner: bytes, request: Request) -> int:
+        question = request.question
+        ask = asked(request, self._asks)
+        if ask is None:
+            return 0  # its message has not been read yet
+        try:
+            judged = await enclave.judge(question.to_cell(), ask.evidence, ask.collateral)
+        except EnclaveRefused as error:
+            log.error("question %s is not answered: %s", question.hash.hex(), error)
+            self._told.add(question.hash)
+            return 0
+        log.info("question %s: %s", question.hash.hex(), "yes" if judged.accepted else f"no, {judged.reasons}")
+        body = answer(question.node, owner, judged.accepted, judged.signature)
+        sent = await self.wallet.send(self.view.chain, [Outgoing(self.committee, ANSWER_VALUE_NANO, body)])
+        await sent.landed(self.view.chain)
+        self._told.add(question.hash)
+        return 1
