@@ -8,6 +8,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_MAX_DEPTH = 32
+"""Far above any genuine document, and far below where Python's own limit strikes, which hangs on the reader's stack."""
+
 
 class Malformed(ValueError):
     """A document is not what its format says. The text names the field and what was expected."""
@@ -29,7 +32,7 @@ def _no_constant(name: str) -> Any:
 
 def json_object(text: str | bytes, what: str, *, limit_bytes: int) -> dict[str, Any]:
     """Parse one JSON object of at most `limit_bytes`. Raises Malformed."""
-    raw = text.encode() if isinstance(text, str) else text
+    raw = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     if len(raw) > limit_bytes:
         raise Malformed(f"{what}: {len(raw)} bytes, more than the limit of {limit_bytes}; it is not genuine")
     try:
@@ -40,7 +43,17 @@ def json_object(text: str | bytes, what: str, *, limit_bytes: int) -> dict[str, 
         raise Malformed(f"{what}: not JSON ({error}); ask the sender for it again") from error
     if not isinstance(found, dict):
         raise Malformed(f"{what}: expected a JSON object, got {type(found).__name__}")
+    _check_depth(found, what)
     return found
+
+
+def _check_depth(document: dict[str, Any], what: str) -> None:
+    level: list[Any] = [document]
+    for _ in range(_MAX_DEPTH):
+        containers = [each for each in level if isinstance(each, dict | list)]
+        level = [child for each in containers for child in (each.values() if isinstance(each, dict) else each)]
+    if any(isinstance(each, dict | list) for each in level):
+        raise Malformed(f"{what}: nested deeper than {_MAX_DEPTH}; it is not genuine")
 
 
 def only_keys(document: Mapping[str, Any], what: str, *, required: Iterable[str], optional: Iterable[str] = ()) -> None:
@@ -51,7 +64,13 @@ def only_keys(document: Mapping[str, Any], what: str, *, required: Iterable[str]
         raise Malformed(f"{what}: missing {', '.join(missing)}")
     unknown = sorted(document.keys() - required - set(optional))
     if unknown:
-        raise Malformed(f"{what}: unknown {', '.join(unknown)}; remove it or correct its spelling")
+        raise Malformed(f"{what}: unknown {_named(unknown)}; remove it or correct its spelling")
+
+
+def _named(keys: list[str]) -> str:
+    """A stranger chose these, and errors end up on terminals and in logs: printable, and only so many."""
+    shown = ["".join(char if char.isprintable() else "?" for char in key[:64]) for key in keys[:8]]
+    return ", ".join(shown) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
 
 
 def text_field(document: Mapping[str, Any], key: str, what: str, *, limit: int) -> str:

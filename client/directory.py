@@ -11,7 +11,7 @@ from attestation.policy import Policy
 from attestation.presented import Presented
 from attestation.strict import Malformed as MalformedEvidence
 from client.chain_view import ChainView
-from client.errors import NoNode, RelayerRefused, Untrusted
+from client.errors import NoNode, RelayerRefused, Uncertain, Untrusted
 from client.records import StoredEvidence
 from client.relayer_link import RelayerLink
 from client.store import Store
@@ -63,14 +63,23 @@ class Directory:
             self._judged.pop(account, None)
 
     async def all(self) -> list[TrustedNode | RefusedNode]:
-        """Every listed node, trusted or with the reasons why not."""
+        """Every listed node, trusted or with the reasons why not. Raises Uncertain when none could be judged."""
         together = asyncio.Semaphore(JUDGED_AT_ONCE)
+        doubts: list[Uncertain] = []
 
         async def one(account: bytes, offer: str) -> TrustedNode | RefusedNode:
             async with together:
-                return await self._judge(account, offer)
+                try:
+                    return await self._judge(account, offer)
+                except Uncertain as error:
+                    # An offer may name a block that no endpoint keeps: its doubt is its own.
+                    doubts.append(error)
+                    return RefusedNode(account, (str(error),))
 
-        return list(await asyncio.gather(*(one(*listed) for listed in await self._link.offers())))
+        judged_ = list(await asyncio.gather(*(one(*listed) for listed in await self._link.offers())))
+        if doubts and len(doubts) == len(judged_):
+            raise doubts[0]
+        return judged_
 
     async def node(self, account: bytes) -> TrustedNode:
         """Raises Untrusted, NoNode."""

@@ -24,6 +24,8 @@ from wrappers.signed import SealingKey, Terms, node_id, sign, verify
 MAX_OFFER_BYTES = 2 << 20
 MAX_SEALING_KEYS = 8
 MAX_MODELS = 64
+MAX_DEPTH = 50
+"""Of an offer's JSON: it travels inside other documents, which have a limit too."""
 MAX_NAME_BYTES = 200
 MAX_SEALING_SECONDS = 24 * 3600
 """A longer-lived key would open a month of recorded traffic when a machine falls: clients refuse it."""
@@ -147,7 +149,7 @@ class NodeOffer:
         if len(text) > MAX_OFFER_BYTES:
             raise Malformed(f"an offer of {len(text)} bytes is over the limit of {MAX_OFFER_BYTES}")
         try:
-            raw = strict_json.parse(text)
+            raw = strict_json.parse(text, depth=MAX_DEPTH)
         except ValueError as error:
             raise Malformed("the offer is not strict JSON") from error
         names = ("version", "network", "node", "node_epoch", "signing_key", "evidence", "sealing_keys", "models")

@@ -16,6 +16,8 @@ from attestation.strict import Malformed
 LIMIT_BYTES = 256 * 1024
 _MAX_DEPTH = 16
 _MAX_ELEMENTS = 4096
+_MAX_PREFIXES = 32
+"""Declared in one element or in scope. NVIDIA's manifests have four; each element of the result names all in scope."""
 
 
 @dataclass(slots=True)
@@ -85,15 +87,8 @@ class _Builder:
         self._count += 1
         if self._count > _MAX_ELEMENTS or len(self._open) >= _MAX_DEPTH:
             raise Malformed("manifest: too many or too deep elements")
-        scope = dict(self._open[-1].scope) if self._open else {"": ""}
         attributes = list(zip(flat[::2], flat[1::2], strict=True))
-        for name, value in attributes:
-            if name == "xmlns":
-                scope[""] = value
-            elif name.startswith("xmlns:"):
-                if not value or name in ("xmlns:xml", "xmlns:xmlns"):
-                    raise Malformed(f"manifest: {name} cannot be declared so")
-                scope[name[6:]] = value
+        scope = _scope(self._open[-1].scope if self._open else {"": ""}, attributes)
         kept = [
             (_expand(name, scope, default=False), name, value)
             for name, value in attributes
@@ -114,6 +109,25 @@ class _Builder:
 
     def _text(self, text: str) -> None:
         self._open[-1].children.append(text)
+
+
+def _scope(around: dict[str, str], attributes: list[tuple[str, str]]) -> dict[str, str]:
+    """Namespaces of an element. Shared with the element around it where it declares none: a copy for each would make a
+    small document fill the memory."""
+    declared: dict[str, str] = {}
+    for name, value in attributes:
+        if name == "xmlns":
+            declared[""] = value
+        elif name.startswith("xmlns:"):
+            if not value or name in ("xmlns:xml", "xmlns:xmlns"):
+                raise Malformed(f"manifest: {name} cannot be declared so")
+            declared[name[6:]] = value
+    if not declared:
+        return around
+    scope = {**around, **declared}
+    if len(scope) > _MAX_PREFIXES:
+        raise Malformed(f"manifest: more than {_MAX_PREFIXES} namespaces")
+    return scope
 
 
 def _refuse(what: str) -> Callable[..., None]:

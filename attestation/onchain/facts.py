@@ -10,6 +10,8 @@ from attestation.quote import HEADER_BYTES, TD10_BYTES
 from attestation.quote import parse as parse_quote
 from attestation.witness import QuoteParts
 
+SERIAL_BITS = 168
+"""Of a certificate's serial in the chain's dictionaries; Intel's have 160."""
 _QE_SVN = 258
 _RUNNING = 584
 """Of a TD 1.5 report: TEE_TCB_SVN2, the module that runs now."""

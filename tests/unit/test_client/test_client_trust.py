@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from contextlib import aclosing
@@ -16,7 +17,7 @@ from attestation.onchain.state import ChainImage, ImageStatus
 from attestation.policy import Tier
 from attestation.simulated import pki
 from attestation.simulated.collateral import mint
-from chain.api import BlockId, Head
+from chain.api import BlockId, Head, Unreachable
 from client import control, show
 from client.errors import ClientError, NoNode, Uncertain, Untrusted
 from client.inspect import inspect
@@ -253,3 +254,44 @@ async def test_trust_is_remembered_for_a_short_while_only(world: Any) -> None:
         client.directory._clock = lambda: clock
         await client.directory.node(world.node)
         assert world.chain.reads > reads
+
+
+def _with_leaf(offer: Any, at: int) -> Any:
+    """The offer with a PCK certificate that no parser reads."""
+    evidence = json.loads(json.dumps(dict(offer.evidence)))
+    quote = base64.b64decode(evidence["evidence"]["quote"])
+    begin = quote.index(b"-----BEGIN CERTIFICATE-----\n") + 28
+    body, end = quote[begin:].partition(b"-----END")[0], quote.index(b"-----END")
+    der = bytearray(base64.b64decode(body))
+    der[at] ^= 0x40
+    text = base64.b64encode(der)
+    lines = b"".join(text[start : start + 64] + b"\n" for start in range(0, len(text), 64))
+    evidence["evidence"]["quote"] = base64.b64encode(quote[:begin] + lines + quote[end:]).decode()
+    return replace(offer, evidence=evidence)
+
+
+async def test_g18_a_node_whose_evidence_breaks_parsers_is_refused_and_hides_no_other(world: Any) -> None:
+    for at in (4, 330):
+        world.on_offer = lambda offer, at=at: _with_leaf(offer, at)
+        assert "cannot be verified" in await refused(world)
+
+
+async def test_g17_a_node_that_cannot_be_judged_hides_no_other(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger, read = b"\x07" * 32, world.chain.account
+
+    async def account(wanted: bytes) -> Any:
+        if wanted == stranger:
+            raise Unreachable("no endpoint keeps what it names")
+        return await read(wanted)
+
+    monkeypatch.setattr(world.chain, "account", account)
+    offer = world.offer().to_json()
+
+    async def offers() -> list[tuple[bytes, str]]:
+        return [(stranger, offer), (world.node, offer)]
+
+    async with world.client() as client:
+        monkeypatch.setattr(client.directory._link, "offers", offers)
+        doubtful, honest = await client.nodes()
+    assert isinstance(honest, TrustedNode)
+    assert isinstance(doubtful, RefusedNode) and "no endpoint keeps" in doubtful.reasons[0]
