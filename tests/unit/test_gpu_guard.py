@@ -64,6 +64,7 @@ class FakeGpus:
 
     def __init__(self) -> None:
         self.now = float(NOW)
+        self.steady = 0.0
         self.devices = devices()
         self.driver = GOOD
         self.unavailable = ""
@@ -102,6 +103,7 @@ class FakeGpus:
             policy or GpuPolicy(),
             collateral or (lambda: m.mirror().collateral(*devices())),
             clock=lambda: self.now,
+            steady=lambda: self.steady,
             sleep=self.sleep,
             roots=m.mirror().roots,
         )
@@ -198,6 +200,36 @@ async def test_the_check_is_repeated_every_hour_over_a_nonce_of_its_own() -> Non
     gpus.devices = altered()
     await gpus.after(CHECK_SECONDS)
     assert "measurements 5" in await watching and gpus.accepting[-1] is False
+
+
+async def test_g12_a_clock_that_is_set_back_puts_off_no_check() -> None:
+    gpus = FakeGpus()
+    guard = gpus.guard()
+    await guard.check(m.NONCE)
+    watching = asyncio.create_task(guard.watch())
+    await gpus.slept.wait()
+    gpus.steady += CHECK_SECONDS
+    await gpus.after(-CHECK_SECONDS)
+    await gpus.slept.wait()
+    assert len(gpus.nonces) == 2 and guard.fault() is None
+    watching.cancel()
+    gpus.steady += CHECK_SECONDS + LATE_SECONDS + 1
+    gpus.now -= 10 * m.DAY
+    assert "overdue" in str(guard.fault())
+
+
+async def test_g12_an_answer_that_comes_too_late_sets_no_gpu_to_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.enclave.gpu.CALL_SECONDS", 0.05)
+    gpus, release = FakeGpus(), threading.Event()
+    gpus.state = lambda: (release.wait(10), GOOD)[1]  # type: ignore[method-assign]
+    guard = gpus.guard()
+    with pytest.raises(GpuFailed):
+        await guard.check(m.NONCE)
+    late = [each for each in threading.enumerate() if each.name == "gpu"]
+    release.set()
+    for each in late:
+        await asyncio.to_thread(each.join, 10)
+    assert gpus.nonces == [m.NONCE] and gpus.accepting == [False]
 
 
 async def test_g12_a_check_that_hangs_ends_in_a_refusal() -> None:

@@ -41,7 +41,7 @@ class GpuFailed(Exception):
 class GpuGuard:
     """`collateral` is read anew for every check, so that manifests can be renewed without a restart.
 
-    `clock` is unix seconds. `roots` only in tests: else NVIDIA's, pinned.
+    `clock` is unix seconds, `steady` counts seconds and cannot be set. `roots` only in tests: else NVIDIA's, pinned.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class GpuGuard:
         collateral: Callable[[], GpuCollateral],
         *,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         roots: Roots | None = None,
     ) -> None:
@@ -58,9 +59,10 @@ class GpuGuard:
         self._policy = policy
         self._collateral = collateral
         self._clock = clock
+        self._steady = steady
         self._sleep = sleep
         self._roots = roots
-        self._checked_at: float | None = None
+        self._checked_at: tuple[float, float] | None = None
         self._fault: str | None = None
         self._one_at_a_time = asyncio.Lock()
 
@@ -69,9 +71,17 @@ class GpuGuard:
         if self._fault is None:
             if self._checked_at is None:
                 return "the GPUs were not verified yet"
-            if self._clock() > self._checked_at + CHECK_SECONDS + LATE_SECONDS:
+            if self._age(self._checked_at) > CHECK_SECONDS + LATE_SECONDS:
                 self._fault = "the hourly check of the GPUs is overdue; see whether the driver hangs (`nvidia-smi`)"
         return self._fault
+
+    def _age(self, checked_at: tuple[float, float]) -> float:
+        """Seconds since the last good check, by the clock that says more.
+
+        A guest that was paused stops one clock; the other is set by whoever answers its time requests, and set back it
+        would put off every later check.
+        """
+        return max(self._clock() - checked_at[0], self._steady() - checked_at[1])
 
     async def check(self, nonce: bytes) -> bytes:
         """Verify all GPUs over this nonce; returns their raw evidence. Raises GpuFailed, and then for ever."""
@@ -94,9 +104,8 @@ class GpuGuard:
     async def watch(self) -> str:
         """Check again every hour; returns, with the reason, when the GPUs must no longer be used."""
         while (fault := self.fault()) is None:
-            # Looked at often: a guest that was paused stops this clock and not the other.
             await self._sleep(LOOK_SECONDS)
-            if self._checked_at is not None and self._clock() >= self._checked_at + CHECK_SECONDS:
+            if self._checked_at is not None and self._age(self._checked_at) >= CHECK_SECONDS:
                 try:
                     # Nobody but this process sees the answer, so a random nonce is the freshest.
                     await self.check(secrets.token_bytes(NONCE_BYTES))
@@ -109,14 +118,17 @@ class GpuGuard:
         if lacks:
             raise GpuFailed("; ".join(lacks))
         raw = self._source.evidence(nonce).to_bytes()
-        now = self._clock()
+        now, steady = self._clock(), self._steady()
         verdict = verify_gpu(raw, self._collateral(), self._policy, int(now), nonce, self._roots)
         if not verdict.accepted:
             raise GpuFailed("; ".join(verdict.reasons))
         for gpu in verdict.gpus:
             log.info("verified %s", gpu.words())
+        if self._fault is not None:
+            # The answer came when nobody waited for it any more, and the driver was told to stop.
+            raise GpuFailed(self._fault)
         self._source.accept_work(True)
-        self._checked_at = now
+        self._checked_at = now, steady
         return raw
 
     async def _stop_work(self) -> None:
