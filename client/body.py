@@ -120,8 +120,13 @@ class Body:
             raise BadRequest("the body cannot be written as JSON in UTF-8", "send valid text and numbers") from error
         if len(data) > MAX_BODY_BYTES:
             raise BadRequest(f"the body has {len(data)} bytes", f"keep it within {MAX_BODY_BYTES}")
-        room = max(0, context_tokens - 1)
-        return data, maximum(terms, min(room, self._prompt_bound()), min(room, completion))
+        return data, maximum(terms, *self.bounds(context_tokens))
+
+    def bounds(self, context_tokens: int) -> tuple[int, int]:
+        """The most prompt and completion tokens of what `priced` seals. Raises BadRequest."""
+        limit, room = self._completion_limit(), max(0, context_tokens - 1)
+        completion = min(context_tokens, DEFAULT_COMPLETION_TOKENS) if limit is None else limit
+        return min(room, self._prompt_bound()), min(room, completion)
 
     def _completion_limit(self) -> int | None:
         given = [self.fields[name] for name in ("max_completion_tokens", "max_tokens") if name in self.fields]

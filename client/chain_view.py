@@ -9,11 +9,13 @@ from attestation.verify import Block
 from chain.api import AccountState, Chain, ChainError, Head, Status
 from client.errors import Uncertain, Untrusted
 from client.trust import NetworkFacts
-from protocol.siblings import may_be_child
+from protocol.siblings import job_of, may_be_child
 from wrappers.cells import CellError
 from wrappers.escrow import EscrowState
+from wrappers.job import JobState
 from wrappers.node import NodeState
 from wrappers.registry import Kind, RegistryState, child_address
+from wrappers.signed import job_id
 
 
 class ChainView:
@@ -99,6 +101,15 @@ class ChainView:
             return EscrowState.from_cell(state.data, account)
         except CellError as error:
             raise Uncertain(f"escrow {account.hex()}: {error}", "check the registry of the network profile") from error
+
+    async def job(self, account: bytes) -> JobState | None:
+        """The job at this account; None before its birth and after its end."""
+        state = await self.account(account)
+        if state.status is not Status.ACTIVE or state.data is None:
+            return None
+        job = job_of(state.data, account, self._network.registry)
+        genuine = job is not None and job.job_id == job_id(self._network.network_id, account, job.epoch)
+        return job if genuine else None
 
     async def registry(self) -> RegistryState:
         state = await self.account(self._network.registry)

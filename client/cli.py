@@ -28,6 +28,7 @@ from client.config import DEFAULT_HOME, Config, load
 from client.errors import ClientError, HomeError, Locked, showable
 from client.events import Receipted, Text
 from client.inspect import inspect
+from client.job_cli import job_app
 from client.sdk import Client
 from client.show import NANO, err, out
 from client.sidecar import CONTROL_FILE, Sidecar
@@ -286,10 +287,15 @@ def recover() -> None:
         for one in found["recovered"]:
             out.print(f"{one['request']}: {one['receipt'] or one['trouble'] or 'never ran'}", markup=False)
         out.print(f"{len(found['recovered'])} requests were in flight")
+        for one in found["jobs"]:
+            out.print(f"job {one['job']}: {one['said']}", markup=False)
         for one in found["unaccepted"]:
             out.print(f"receipt {one['hash']} over {show.ton(one['amount_nano'])} came without its proof", markup=False)
 
     _main(work())
+
+
+app.add_typer(job_app(_command, _main, _nano), name="job")
 
 
 # ---- asking

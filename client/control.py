@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from client import job_control
 from client.audit import verify_chain, verify_held
 from client.errors import BadRequest, NoEscrow
 from client.inspect import Inspection
@@ -216,6 +217,7 @@ async def _recover(client: Client, arguments: _Arguments) -> dict[str, Any]:
             }
             for one in await client.recover()
         ],
+        "jobs": [{"job": job.hex(), "said": said} for job, said in await client.jobs.recover()],
         "unaccepted": [
             {"hash": one.receipt.hash.hex(), "seq": one.receipt.seq, "amount_nano": one.receipt.amount_nano}
             for one in await client.unaccepted()
@@ -268,4 +270,5 @@ COMMANDS: dict[str, Callable[[Client, _Arguments], Awaitable[dict[str, Any]]]] =
     "nodes": _nodes,
     "verify": _verify,
     "recover": _recover,
+    **job_control.COMMANDS,
 }

@@ -144,6 +144,21 @@ class RelayerLink:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise RelayerUnreachable(f"{self.url} does not answer ({_why(error)})", _CURE) from error
 
+    async def bytes_of(
+        self, method: str, path: str, *, headers: Mapping[str, str], data: bytes | None = None, most: int
+    ) -> bytes:
+        """The answer's body, of at most `most` bytes."""
+        try:
+            async with asyncio.timeout(self._timeouts.document):
+                async with self._open().request(
+                    method, self.url + path, data=data, headers=headers, allow_redirects=False
+                ) as response:
+                    if response.status != 200:
+                        raise await _refusal(response)
+                    return await _read(response, most)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RelayerUnreachable(f"{self.url} does not answer ({_why(error)})", _CURE) from error
+
     # ---- requests
 
     @asynccontextmanager

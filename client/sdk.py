@@ -35,6 +35,7 @@ from client.errors import (
 )
 from client.events import Done, Event, Receipted, Text
 from client.home import Home
+from client.jobs import Fetched, Jobs, JobView
 from client.money import Closed, Money
 from client.payments import Paid, Payments
 from client.records import Escrow, Held, Request
@@ -56,7 +57,9 @@ __all__ = [
     "Closed",
     "Done",
     "Event",
+    "Fetched",
     "Held",
+    "JobView",
     "Receipted",
     "RefusedNode",
     "RowBalance",
@@ -91,7 +94,10 @@ class Client:
         self.directory = Directory(
             link, self.view, store, facts, settings.policy, allow_simulated=settings.allow_simulated
         )
-        self.money = Money(home, store, self.view, Payments(chain, wallet, store), link, facts)
+        payments = Payments(chain, wallet, store)
+        self.money = Money(home, store, self.view, payments, link, facts)
+        self.jobs = Jobs(home, store, self.view, self.money, payments, link, facts, self.directory.node)
+        """Batch jobs: submit, status, fetch, refund."""
         self._home = home
         self._upkeep = Upkeep(self.money, home)
         self._session = Session(store, link, keep_texts=settings.keep_texts, abandoned=self._collect_later)

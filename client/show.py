@@ -110,3 +110,29 @@ def last_receipt(one: dict[str, Any] | None) -> None:
         return
     word = "holds" if one["holds"] else "DOES NOT HOLD"
     out.print(f"8. receipt     {one['hash']}: {word}, {ton(one['amount_nano'])}", markup=False)
+
+
+def job(found: dict[str, Any]) -> None:
+    flags = " SIMULATED: proves no hardware." if found["simulated"] else ""
+    out.print(
+        f"job {found['job']}: {found['phase']}, {found['lines']} lines for {found['model']}.{flags}", markup=False
+    )
+    amount = "" if found["amount_nano"] is None else f", costs {ton(found['amount_nano'])}"
+    by = "" if found["accepted_by"] is None else f", accepted by node {found['accepted_by']}"
+    out.print(f"  at most {ton(found['maximum_nano'])}{amount}{by}", markup=False)
+    times = {"deadline": "a node must accept", "refundable_at": "it may be refunded", "payable_at": "it is paid anyway"}
+    said = [
+        f"{words} {'by' if name == 'deadline' else 'from'} {found[name]}"
+        for name, words in times.items()
+        if found[name]
+    ]
+    out.print(f"  {'; '.join(said)} (unix seconds)", markup=False)
+
+
+def fetched(found: dict[str, Any]) -> None:
+    failed = f", {found['failed']} of them errors" if found["failed"] else ""
+    out.print(f"{found['lines']} answers{failed} in {found['file']}", markup=False)
+    amount = "not checked against the chain, where the job has ended"
+    if found["amount_nano"] is not None:
+        amount = f"{ton(found['amount_nano'])}, as usage and terms give" + (", paid now" if found["paid"] else "")
+    err.print(f"{found['prompt_tokens']} + {found['completion_tokens']} tokens: {amount}", markup=False)

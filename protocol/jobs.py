@@ -223,13 +223,16 @@ class Result:
     """JSONL."""
 
 
-def open_result(secret: bytes, job_id: bytes, spec: JobSpec, terms: Terms, outcome: Outcome, sealed: bytes) -> Result:
+def open_result(
+    secret: bytes, job_id: bytes, spec: JobSpec, terms: Terms, outcome: Outcome | None, sealed: bytes
+) -> Result:
     """The result, when it is whole and all that the chain shows of it follows from it.
 
+    `outcome` None: the job has ended and the chain shows nothing more; then only the seal speaks for the answers.
     Raises NotAuthentic for other bytes than the chain names (somebody on the path), ReceiptFault where the enclave
     signed what does not follow: its usage cell, its commitments, its price.
     """
-    if hashlib.sha256(sealed).digest() != outcome.result:
+    if outcome is not None and hashlib.sha256(sealed).digest() != outcome.result:
         raise NotAuthentic(Peer.PATH, "the result is not the one that the chain names", "fetch it again")
     s = Reader(sealed, "a job's result")
     try:
@@ -241,13 +244,16 @@ def open_result(secret: bytes, job_id: bytes, spec: JobSpec, terms: Terms, outco
         answers = s.take(s.uint(32))
         s.zeros()
     except (Malformed, NotAuthentic) as error:
+        if outcome is None:
+            raise NotAuthentic(Peer.PATH, f"the result does not open: {error.cause}", "fetch it again") from error
         raise ReceiptFault(f"the result does not open: {error.cause}") from error
     usage, stop = usage_of(inner)
     if usage_cell(secret, job_id, spec, terms.model, usage, stop, answers) != inner:
         raise ReceiptFault("the result's usage is not bound to this job and these answers")
-    if inner.hash != outcome.inner:
-        raise ReceiptFault("the result was sealed with another usage than the chain shows")
-    due = charge(terms, usage, stop)
-    if due != outcome.amount_nano:
-        raise ReceiptFault(f"the result costs {outcome.amount_nano} nanoTON, its usage gives {due}")
+    if outcome is not None:
+        if inner.hash != outcome.inner:
+            raise ReceiptFault("the result was sealed with another usage than the chain shows")
+        due = charge(terms, usage, stop)
+        if due != outcome.amount_nano:
+            raise ReceiptFault(f"the result costs {outcome.amount_nano} nanoTON, its usage gives {due}")
     return Result(inner, usage, stop, answers)

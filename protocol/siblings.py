@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from pytoniq_core import Cell
 
+from wrappers.cells import CellError
 from wrappers.escrow import STUB_BITS
+from wrappers.job import JobState
 from wrappers.registry import Kind, child_address
 
 
@@ -27,3 +29,19 @@ def may_be_child(data: Cell, kind: Kind, account: bytes, registry: bytes) -> boo
     except Exception:  # pytoniq-core raises many unrelated types on malformed input; whatever it is, it is no child
         return False
     return child_address(registry, kind, owner, index) == account
+
+
+def job_of(data: Cell, account: bytes, registry: bytes) -> JobState | None:
+    """The job at `account`; None for a stub or anything that is no genuine job of our registry. Never raises."""
+    try:
+        life = data.refs[-2].begin_parse()  # static and configuration stand last, whatever came before them
+        life.skip_bits(256 + 256)
+        owner, index = life.load_bytes(32), life.load_uint(32)
+        if child_address(registry, Kind.JOB, owner, index) != account:
+            return None
+    except Exception:  # as above
+        return None
+    try:
+        return JobState.from_cell(data)
+    except CellError:
+        return None

@@ -43,6 +43,10 @@ class Limits:
     """A node or escrow read from the chain is believed this long when it speaks for the client."""
     body_seconds: float = 30.0
     """A client must have sent its request by then."""
+    jobs_per_escrow: int = 8
+    """Batch jobs of one client that are kept at once."""
+    job_bytes: int = 4 << 30
+    """Of disk for the ciphertexts of batch jobs. 0: none are taken."""
 
 
 @dataclass(frozen=True, slots=True)

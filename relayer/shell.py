@@ -14,6 +14,7 @@ from protocol.link import BadMessage, origin_of
 from relayer.api.admission import Admission
 from relayer.api.client import ClientApi
 from relayer.api.hub import Hub
+from relayer.api.jobs import JobApi
 from relayer.api.receipts import take_pushed
 from relayer.api.relay import Relay
 from relayer.api.server import Listener, client_app, worker_app
@@ -27,6 +28,7 @@ from relayer.core.facts import RelayerStarted
 from relayer.errors import Refusal
 from relayer.log import log
 from relayer.settler import Settler
+from relayer.store.shelf import Shelf
 from relayer.store.store import Store
 from relayer.store.writer import Writer
 from wrappers.signed import network_id
@@ -66,8 +68,13 @@ class Shell:
         admission = Admission(self._mirror, self.hub, config.limits)
         self._relay = Relay(admission, self.writer, config.limits)
         api = ClientApi(self.hub, self._mirror, self.writer, admission, config.limits, self._status, self._now)
-        self._clients = Listener(client_app(api, self._relay, config.limits, config.web_dir), config.client_listen)
-        self._workers = Listener(worker_app(self.hub), config.worker_listen)
+        limits = config.limits
+        self._shelf = Shelf(
+            config.data_dir / "jobs", jobs_per_escrow=limits.jobs_per_escrow, total_bytes=limits.job_bytes
+        )
+        jobs = JobApi(self._shelf, self._mirror, admission, limits)
+        self._clients = Listener(client_app(api, self._relay, jobs, limits, config.web_dir), config.client_listen)
+        self._workers = Listener(worker_app(self.hub, jobs), config.worker_listen)
         self._woken = asyncio.Event()
         self.client_address = ""
         self.worker_address = ""
@@ -180,6 +187,7 @@ class Shell:
     async def _prune(self) -> None:
         before = int(time.time()) - self._config.keep_days * DAY_SECONDS
         await self.writer.read(lambda store: store.prune(before))
+        await asyncio.to_thread(self._shelf.expire, int(time.time()))
 
 
 def _trouble(code: Code, failure: BaseException | None) -> dict[str, str] | None:

@@ -12,8 +12,10 @@ from aiohttp.typedefs import Handler
 
 from protocol import link
 from protocol.errors import Code, WireError
+from protocol.job_link import PIECE_BYTES
 from relayer.api.client import ClientApi
 from relayer.api.hub import Hub
+from relayer.api.jobs import JobApi
 from relayer.api.relay import Relay
 from relayer.config import Limits
 from relayer.errors import ConfigError, Refusal
@@ -57,7 +59,7 @@ async def _healthz(request: web.Request) -> web.Response:
     return web.Response(text="ok")
 
 
-def client_app(api: ClientApi, relay: Relay, limits: Limits, web_dir: Path | None) -> web.Application:
+def client_app(api: ClientApi, relay: Relay, jobs: JobApi, limits: Limits, web_dir: Path | None) -> web.Application:
     app = web.Application(middlewares=[_errors], client_max_size=limits.max_request_bytes)
     app.router.add_get("/v1/status", api.status)
     app.router.add_get("/v1/nodes", api.nodes)
@@ -65,6 +67,7 @@ def client_app(api: ClientApi, relay: Relay, limits: Limits, web_dir: Path | Non
     app.router.add_post("/v1/requests", relay.handle)
     app.router.add_get("/v1/receipts", api.receipts)
     app.router.add_post("/v1/release", _small(api.release))
+    app.router.add_routes(jobs.client_routes())
     app.router.add_get("/healthz", _healthz)
     if web_dir is not None:
         index = web_dir / "index.html"
@@ -86,9 +89,10 @@ def _small(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> H
     return bounded
 
 
-def worker_app(hub: Hub) -> web.Application:
-    app = web.Application(middlewares=[_errors])
+def worker_app(hub: Hub, jobs: JobApi) -> web.Application:
+    app = web.Application(middlewares=[_errors], client_max_size=PIECE_BYTES + 1)
     app.router.add_get(link.PATH, hub.handle)
+    app.router.add_routes(jobs.agent_routes())
     app.router.add_get("/healthz", _healthz)
     return app
 
