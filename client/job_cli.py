@@ -1,7 +1,5 @@
 """`cocoon client job`: many prompts at once, paid by what came of them."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any

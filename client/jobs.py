@@ -89,6 +89,7 @@ class Jobs:
         network: NetworkFacts,
         node: Callable[[bytes], Awaitable[TrustedNode]],
     ) -> None:
+        """`node` judges a node anew: a job sealed to a key that is gone would wait for nobody until its deadline."""
         self._home = home
         self._store = store
         self._view = view
