@@ -37,7 +37,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
-    err.print(text, markup=False)
+    """Reasons quote servers and files of strangers."""
+    err.print(printable(text), markup=False)
 
 
 @app.command()

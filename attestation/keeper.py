@@ -6,17 +6,24 @@ what the chain shows, so it may be stopped at any moment.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from attestation import trust_roots
 from attestation.collateral import Collateral
+from attestation.evidence import Kind
 from attestation.fetch import CollateralUnavailable, Get, http_get
+from attestation.genuine import check_genuine
 from attestation.onchain.messages import Authority
 from attestation.onchain.state import VerifierState
 from attestation.pccs import IntelPlatform, fetch_intel
 from attestation.simulated.collateral import mint
+from attestation.trust_roots import Root
 from attestation.verifier import Verifier
 from chain.wallet import Wallet
+
+log = logging.getLogger(__name__)
 
 AHEAD_SECONDS = 8 * 86_400
 """Above the longest term of a verdict in the default policy: then collateral shortens no term."""
@@ -33,6 +40,7 @@ class Keeper:
     platforms: frozenset[bytes] = frozenset()
     get: Get = http_get
     ahead_seconds: int = AHEAD_SECONDS
+    intel_root: Root = field(default_factory=lambda: trust_roots.root(Kind.TDX))
 
     async def round(self) -> tuple[str, ...]:
         """Send what is due; its names. Raises NotAttested, CollateralUnavailable, ChainError, WaitTimeout."""
@@ -56,11 +64,32 @@ class Keeper:
             raise CollateralUnavailable(
                 "collateral must come from somewhere: name a PCCS or Intel's service with --url"
             )
-        return [
-            await fetch_intel(self.get, self.url, IntelPlatform(fmspc.hex(), authority))
-            for authority in _authorities(state)
-            for fmspc in wanted
-        ]
+        found: list[Collateral] = []
+        failed: list[CollateralUnavailable] = []
+        for platform in (IntelPlatform(each.hex(), name) for name in _authorities(state) for each in wanted):
+            try:
+                found.append(await self._fetched(self.url, platform, now))
+            except CollateralUnavailable as error:
+                # Anyone may have brought a platform type that this server does not know: the others do not wait for it.
+                log.warning("collateral of platform type %s cannot be had: %s", platform.fmspc, error)
+                failed.append(error)
+        if failed and not found:
+            raise failed[0]
+        return found
+
+    async def _fetched(self, url: str, platform: IntelPlatform, now: int) -> Collateral:
+        """Checked before it is paid for: what the chain refuses costs gas, at every round and at the server's will."""
+        try:
+            found = await fetch_intel(self.get, url, platform)
+            check_genuine(found, self.intel_root, platform.fmspc, platform.authority, now)
+        except CollateralUnavailable:
+            raise
+        except Exception as error:  # certificate parsers raise many unrelated types on hostile input
+            raise CollateralUnavailable(
+                f"{url} served collateral that is of no use: {error or type(error).__name__}; refresh the service or "
+                "name another"
+            ) from error
+        return found
 
 
 def _authorities(state: VerifierState) -> list[str]:

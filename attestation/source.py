@@ -97,12 +97,15 @@ class CollateralSource:
         return now >= min(kept.fetched_at + REFRESH_SECONDS, kept.expires_at - AHEAD_SECONDS)
 
     async def _renew(self, want: _Want, kept: _Kept | None, now: int) -> AnyCollateral:
-        found = await want.fetch(kept.collateral if kept else None)
         try:
+            found = await want.fetch(kept.collateral if kept else None)
             ages, expires_at = want.judge(found, now)
-        except ValueError as error:
+        except CollateralUnavailable:
+            raise
+        except Exception as error:  # certificate parsers raise many unrelated types on hostile input
             raise CollateralUnavailable(
-                f"{self.url} served collateral that is of no use: {error}; refresh the service or name another"
+                f"{self.url} served collateral that is of no use: {error or type(error).__name__}; refresh the service "
+                "or name another"
             ) from error
         gone_back = older(ages, kept.ages) if kept else []
         if gone_back:
@@ -158,8 +161,8 @@ class CollateralSource:
             ages, expires_at = want.judge(found, fetched_at)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            log.warning("%s is of no use and is fetched anew: %s", path, error)
+        except Exception as error:  # certificate parsers raise many unrelated types on what was altered
+            log.warning("%s is of no use and is fetched anew: %s", path, error or type(error).__name__)
             return None
         # A clock that was set back makes what was fetched "later" due at once.
         return _Kept(found, ages, expires_at, fetched_at if fetched_at <= now else 0)

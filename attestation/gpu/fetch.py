@@ -31,8 +31,8 @@ async def fetch_manifest(
         raw = strict.base64_field(document, "rim", url, limit=LIMIT_BYTES)
         found = manifest.read(raw, (roots or nvidia()).manifest)
         found.chain.ends_at(now)
-    except Malformed as error:
-        raise CollateralUnavailable(f"manifest {name} is of no use: {error}") from error
+    except Exception as error:  # certificate parsers raise many unrelated types on hostile input
+        raise CollateralUnavailable(f"manifest {name} is of no use: {error or type(error).__name__}") from error
     if not name.endswith(f"_{found.version}") and not name.endswith(f"_{found.version.replace('.', '').upper()}"):
         raise CollateralUnavailable(f"{url} answered with a manifest of version {found.version}")
     return raw

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote as url_quote
@@ -19,6 +21,8 @@ from attestation.collateral import Collateral
 from attestation.evidence import Evidence, Kind
 from attestation.fetch import BODY_LIMIT_BYTES, Answer, CollateralUnavailable, http_get
 from attestation.hardware import check
+from attestation.keeper import Keeper
+from attestation.onchain.state import VerifierState
 from attestation.pccs import ROOT_CRL_URL
 from attestation.report_data import Binding
 from attestation.simulated import pki
@@ -30,7 +34,8 @@ from attestation.snp.collateral import AmdCollateral
 from attestation.snp.products import Product
 from attestation.source import AHEAD_SECONDS, REFRESH_SECONDS, RETRY_SECONDS, CollateralSource
 from attestation.trust_roots import root
-from attestation.verifier import NotAttested
+from attestation.verifier import NotAttested, Verifier
+from scripts.stage import built_world
 from tests.support.snp_mirror import CHIP, NOW, Mirror
 from worker.agent.attest import Attesting
 from worker.agent.config import ConfigError
@@ -445,3 +450,62 @@ def test_the_agent_has_one_origin_of_collateral(tmp_path: Path) -> None:
         parse_config(both, where="agent.toml", base=tmp_path)
     del both["collateral_file"]
     assert parse_config(both, where="agent.toml", base=tmp_path).collateral_url == "https://pccs.example"
+
+
+# ------------------------------------------------------------------------------------------------------ hostile servers
+
+
+def _unreadable(pem: str) -> str:
+    """A chain whose first certificate has a version that X.509 does not know."""
+    first = bytearray(x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER))
+    at = first.index(b"\xa0\x03\x02\x01\x02")
+    first[at + 4] = 9
+    body = base64.b64encode(bytes(first))
+    lines = b"".join(body[start : start + 64] + b"\n" for start in range(0, len(body), 64)).decode()
+    rest = pem.partition("-----END CERTIFICATE-----\n")[2]
+    return f"-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n{rest}"
+
+
+def _hostile() -> dict[str, Callable[[str, Answer], Answer]]:
+    honest = mint(NOW)
+    chain = {"tcb-info-issuer-chain": url_quote(_unreadable(honest.tcb_info_issuer_chain))}
+    return {
+        "version": replacing("/tcb?", headers=chain),
+        "characters": replacing("/tcb?", headers={"tcb-info-issuer-chain": "\udcff"}),
+        "altered": lambda url, answer: Answer(200, answer.headers, answer.body.replace(b"UpToDate", b"OutOfDate")),
+    }
+
+
+@pytest.mark.parametrize("name", _hostile())
+async def test_g18_whatever_a_server_sends_is_a_refusal_that_the_agent_knows(tmp_path: Path, name: str) -> None:
+    pccs = Pccs(mint(NOW))
+    pccs.fault = _hostile()[name]
+    with pytest.raises(CollateralUnavailable, match="of no use"):
+        await source_of(pccs, tmp_path).collateral(EVIDENCE, NOW)
+
+
+async def kept_by_keeper(pccs: Pccs, *platforms: str) -> list[Collateral]:
+    world = built_world(verifier=True)
+    data = world.ledger.account(world.attestation).data
+    assert data is not None
+    state = replace(VerifierState.from_cell(data), simulated=False, tcb={})
+    nobody = Verifier(None, b"")  # type: ignore[arg-type]
+    wanted = frozenset(bytes.fromhex(each) for each in platforms)
+    keeper = Keeper(nobody, None, "https://pccs.example", wanted, pccs, intel_root=root(Kind.SIMULATED))
+    return list(await keeper._gathered(state, NOW))
+
+
+@pytest.mark.parametrize("name", _hostile())
+async def test_g8_a_keeper_pays_for_nothing_that_a_server_forged(name: str) -> None:
+    pccs = Pccs(mint(NOW))
+    assert await kept_by_keeper(pccs, "5c0000000000") == [pccs.collateral]
+    pccs.fault = _hostile()[name]
+    with pytest.raises(CollateralUnavailable, match="of no use"):
+        await kept_by_keeper(pccs, "5c0000000000")
+
+
+async def test_g3_a_platform_type_that_a_server_does_not_know_keeps_no_other_from_renewal() -> None:
+    pccs = Pccs(mint(NOW))
+    assert await kept_by_keeper(pccs, "000000000001", "5c0000000000") == [pccs.collateral]
+    with pytest.raises(CollateralUnavailable, match="404"):
+        await kept_by_keeper(pccs, "000000000001")
