@@ -92,10 +92,13 @@ class Verifier:
         except (BadWitness, NoHints, Malformed) as error:
             raise NotAttested(f"the collateral is of no use: {error}; fetch it anew") from error
 
-    async def attest(self, wallet: Wallet, quote: bytes, binding: Binding) -> None:
-        """Returns when the node took the verdict on the quote. Raises NotAttested, ChainError, WaitTimeout."""
+    async def attest(self, wallet: Wallet, quote: bytes, binding: Binding, *, consent: bytes | None) -> None:
+        """Returns when the node took the verdict on the quote. Raises NotAttested, ChainError, WaitTimeout.
+
+        `consent`: the node's release key over `signed.KeyConsent`; a key that is active already needs none.
+        """
         try:
-            body = attest_message(quote, binding)
+            body = attest_message(quote, binding, consent=consent)
         except (BadWitness, NoHints, Malformed) as error:
             raise NotAttested(f"the quote cannot be sent: {error}; quote again") from error
         node = await AccountFollower.from_now(self.chain, binding.node)

@@ -125,7 +125,7 @@ def check_offer(
 
 def _identity_faults(offer: NodeOffer, account: bytes, network: NetworkFacts, node: NodeState) -> list[str]:
     faults = []
-    if offer.network != network.network_id or node.network_id != network.network_id:
+    if offer.network != network.network_id or not node.belongs_to(network.network_id, account):
         faults.append("the offer or the node is of another network")
     if node.registry != network.registry:
         faults.append("the node is of another registry")

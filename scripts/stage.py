@@ -31,7 +31,7 @@ from wrappers.fees import Fees, Prices
 from wrappers.node import ClaimEntry, Entry
 from wrappers.registry import Kind, Parameters, Rebuilders, RegistryState
 from wrappers.rows import Fee, RowTerms, Shares
-from wrappers.signed import Claim, GenesisState, Receipt, Release, Voucher, network_id, sign
+from wrappers.signed import Claim, GenesisState, KeyConsent, Receipt, Release, Voucher, network_id, sign
 
 TON = 1_000_000_000
 HOUR = 3600
@@ -216,10 +216,13 @@ class World:
             platform=b"\x22" * 32,
         )
 
+    def consent(self, account: bytes, key: Ed25519PrivateKey | None = None) -> bytes:
+        return sign(KeyConsent(self.node(account).node_id, public(key or self.enclave_key)), self.release_key)
+
     def attest(self, account: bytes, key: Ed25519PrivateKey | None = None, **changes: int) -> Trace:
         """Attests a key for a node: by a quote sent to the verifier, or as the account that stands for it."""
         if not self.verifier:
-            body = node.verdict(self.verdict(account, key, **changes))
+            body = node.verdict(self.verdict(account, key, **changes), self.consent(account, key))
             return self.tell(self.attestation, account, self.fees.verdict(), body)
         assert not changes, "the verifier says what a verdict holds"
         block = self.ledger.prev_blocks.hundreds[0]
@@ -227,7 +230,8 @@ class World:
         binding = Binding(
             self.network, account, epoch, public(key or self.enclave_key), NO_GPU, block.seqno, block.root_hash
         )
-        body = attest_message(self.machine.quote(binding.report_data()), binding)
+        quote = self.machine.quote(binding.report_data())
+        body = attest_message(quote, binding, consent=self.consent(account, key))
         return self.send(self.operator, self.attestation, attest_need(self.fees.prices), body)
 
     # ------------------------------------------------------------------------------------------ state

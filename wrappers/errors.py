@@ -40,6 +40,12 @@ class ContractError(IntEnum):
     NOT_GENUINE = 410
     NOTHING_TO_COLLECT = 411
     TOO_EARLY = 412
+    NO_CONSENT = 413
+    WRONG_PLATFORM = 414
+    DEAD_KEY = 415
+    NOT_SERVING = 416
+    TOO_MANY_OFFERS = 417
+    NO_OFFER = 418
 
     NO_ROW = 500
     ROW_EXISTS = 501
@@ -108,7 +114,7 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
         "the registry opens children with other code than the message expects", "read its code hashes, review, resend"
     ),
     _E.BAD_TERMS: Explanation(
-        "close timer or shares outside the bounds, a share for nobody, or another treasury's than the escrow froze",
+        "close timer or shares outside the bounds, a share for nobody or another treasury, an offer of another model",
         "choose terms within the bounds; with shares send allot_shared, without them allot",
     ),
     _E.BAD_PARAMETERS: Explanation("parameters outside the bounds in code", "see contracts/registry/bounds.fc"),
@@ -134,13 +140,27 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
         "the verdict is over, without a key, or names no newer block than the last one", "attest again"
     ),
     _E.UNBONDING: Explanation("the node is unbonding: it takes no verdict and no second unbond", "open a new node"),
-    _E.TOO_MANY_KEYS: Explanation("32 retired keys are still in their windows", "wait for a window to end"),
+    _E.TOO_MANY_KEYS: Explanation("the node remembers 32 retired keys", "restart the enclave once windows have ended"),
     _E.WRONG_RECEIPT: Explanation(
         "receipt and entry disagree, or the receipt is for another node, allotment or network", "check the receipt"
     ),
-    _E.NOT_GENUINE: Explanation("the payment does not come from an escrow of this network", "pay through an escrow"),
+    _E.NOT_GENUINE: Explanation("the payment comes from no escrow or job of this network", "pay through an escrow"),
     _E.NOTHING_TO_COLLECT: Explanation("the node holds nothing above its reserves", "wait for earnings"),
     _E.TOO_EARLY: Explanation("the stake's windows are not over", "wait until NodeState.withdrawable_at"),
+    _E.NO_CONSENT: Explanation(
+        "the key is new to the node and the release key has not signed for it", "send KeyConsent with the evidence"
+    ),
+    _E.WRONG_PLATFORM: Explanation(
+        "the evidence is from another machine than the node's first", "open a node of its own for that machine"
+    ),
+    _E.DEAD_KEY: Explanation(
+        "the key was marked compromised, or served another image before", "restart the enclave: it makes a new key"
+    ),
+    _E.NOT_SERVING: Explanation(
+        "the key is not the node's attested one now, or the node is unbonding", "let the serving key sign"
+    ),
+    _E.TOO_MANY_OFFERS: Explanation("a node has at most 16 offers", "drop one first"),
+    _E.NO_OFFER: Explanation("the node offers nothing for this model", "see NodeState.offers"),
     _E.NO_ROW: Explanation("nothing is allotted to this node", "allot first, or check the node's address"),
     _E.ROW_EXISTS: Explanation("the node has a row already", "raise it instead"),
     _E.TOO_MANY_ROWS: Explanation("an escrow has at most 16 rows", "release one, or open another escrow"),

@@ -22,16 +22,22 @@ class Gas:
     GENESIS: Final = 34500
     GOVERNED: Final = 20000
     GOVERN: Final = 28500
-    VERDICT: Final = 44550
+    VERDICT: Final = 46500
     NODE_INIT: Final = 6300
-    PAID: Final = 5050
-    TOP_UP_STAKE: Final = 5000
-    COLLECT: Final = 5200
+    PAID: Final = 4900
+    TOP_UP_STAKE: Final = 10400
+    COLLECT: Final = 9300
     CLAIM: Final = 3950
     CLAIM_ENTRY: Final = 1650
-    CLAIM_RECEIPT: Final = 6950
+    CLAIM_RECEIPT: Final = 10000
     ESCROW_INIT: Final = 7750
     SETTLE: Final = 31000
+    OWN_PLATFORM: Final = 20000
+    STANDING: Final = 395000
+    SLASH: Final = 405000
+    ACCEPT_JOB: Final = 9200
+    NOTARISE: Final = 15400
+    CHANGE_SETTING: Final = 37000
     TOP_UP: Final = 2450
     ALLOT: Final = 17000
     RAISE: Final = 16250
@@ -56,7 +62,6 @@ class Gas:
     REFUND: Final = 9400
     MISSED: Final = 5750
     JUDGED: Final = 3550
-    SLASH: Final = 40000
 
 
 class Size:
@@ -64,6 +69,12 @@ class Size:
 
     NODE_DATA_CELLS: Final = 6
     NODE_DATA_BITS: Final = 4300
+    ACCEPTED_BITS: Final = 608
+    NOTARISED_BITS: Final = 800
+    EXTRAS_CELLS: Final = 1
+    EXTRAS_BITS: Final = 514
+    OFFER_CELLS: Final = 3
+    OFFER_BITS: Final = 1200
     ESCROW_DATA_CELLS: Final = 3
     ESCROW_DATA_BITS: Final = 1700
     ROW_CELLS: Final = 3
@@ -227,6 +238,20 @@ class Fees:
     def collect(self) -> int:
         return self.prices.gas(Gas.COLLECT) + self.prices.forward(0, 0)
 
+    def accept_job(self) -> int:
+        gas = self.prices.gas(Gas.ACCEPT_JOB + Gas.ACCEPTED)
+        return gas + self.prices.forward(0, 0) + self.prices.forward(1, Size.ACCEPTED_BITS)
+
+    def notarise(self) -> int:
+        gas = self.prices.gas(Gas.NOTARISE)
+        return gas + self.prices.forward(0, 0) + self.prices.forward(1, Size.NOTARISED_BITS)
+
+    def change_setting(self, *, extras: bool = True, new_offer: bool = False) -> int:
+        """Hand-overs, release key, offers, drain. `extras`: the node has some already; new ones pay their rent."""
+        rent = 0 if extras else self.prices.storage(Size.EXTRAS_CELLS, Size.EXTRAS_BITS, TEN_YEARS)
+        rent += self.prices.storage(Size.OFFER_CELLS, Size.OFFER_BITS, TEN_YEARS) if new_offer else 0
+        return self.prices.gas(Gas.CHANGE_SETTING) + self.prices.forward(0, 0) + rent
+
     def top_up(self) -> int:
         """Taken from a top-up; it must bring more."""
         return self.prices.gas(Gas.TOP_UP)
@@ -329,7 +354,7 @@ class Fees:
 
     def slash_need(self) -> int:
         """What must arrive at a node with `slash`."""
-        return self.prices.gas(Gas.SLASH) + 4 * self.prices.forward(0, 0)
+        return self.prices.gas(Gas.SLASH) + self.prices.gas(Gas.OWN_PLATFORM) + 4 * self.prices.forward(0, 0)
 
     def slash_value(self, program: Cell) -> int:
         cells, bits = size_of(program)

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from pytoniq_core import Cell, HashMap, begin_cell
+from pytoniq_core import Builder, Cell, HashMap, Slice, begin_cell
 
 from wrappers.cells import CellError, address_of
 from wrappers.dicts import ids_cell, load_ids
 from wrappers.ops import Op
-from wrappers.signed import Receipt
+from wrappers.signed import Receipt, Terms, node_id
 
 NO_KEY = bytes(32)
 STUB_BITS = 552
@@ -19,6 +19,42 @@ MAX_CLAIM_ENTRIES = 200
 MAX_CLAIM_SECONDS = 120
 """A claim's `valid_until` lies at most this far in the future when it lands."""
 MAX_RETIRED_KEYS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class NodeExtras:
+    """What only some operators use; made, and its rent paid, by the first message that needs it. TL-B: NodeExtras."""
+
+    new_controller: bytes | None = None
+    """Who was offered the role and has not accepted yet; `new_payout` likewise."""
+    new_payout: bytes | None = None
+    draining: bool = False
+    """Clients and relayers give no new work."""
+    offers: Mapping[bytes, Terms] = field(default_factory=dict)
+    """Prices by model. Only an offer: what counts is what voucher and receipt name."""
+
+    def to_cell(self) -> Cell:
+        cell = begin_cell().store_bytes(self.new_controller or NO_KEY).store_bytes(self.new_payout or NO_KEY)
+        offers = ids_cell(self.offers, lambda terms: begin_cell().store_ref(terms.to_cell()))
+        return cell.store_bit(int(self.draining)).store_dict(offers).end_cell()
+
+    @classmethod
+    def from_cell(cls, cell: Cell) -> Self:
+        s = cell.begin_parse()
+        controller, payout, draining = s.load_bytes(32), s.load_bytes(32), bool(s.load_bit())
+        offers = load_ids(s, lambda value: Terms.from_cell(value.load_ref()))
+        return cls(None if controller == NO_KEY else controller, None if payout == NO_KEY else payout, draining, offers)
+
+
+@dataclass(frozen=True, slots=True)
+class RetiredKey:
+    """A signing key that serves no more. TL-B: RetiredKey."""
+
+    ends_at: int
+    """Last second at which its claims are taken."""
+    acked_only: bool
+    """Its image was compromised or its platform denied: claims are paid only up to what the client acknowledged."""
+    measurement: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +66,23 @@ class NodeConfig:
     payout: bytes
     """Account that earnings and, at the end, the stake go to."""
     release_key: bytes
+    extras: NodeExtras | None = None
+    """None at opening."""
 
     def to_cell(self) -> Cell:
-        return (
-            begin_cell().store_bytes(self.controller).store_bytes(self.payout).store_bytes(self.release_key).end_cell()
-        )
+        cell = begin_cell().store_bytes(self.controller).store_bytes(self.payout).store_bytes(self.release_key)
+        return cell.store_maybe_ref(self.extras.to_cell() if self.extras else None).end_cell()
 
     @classmethod
     def from_cell(cls, cell: Cell) -> Self:
         s = cell.begin_parse()
-        return cls(s.load_bytes(32), s.load_bytes(32), s.load_bytes(32))
+        controller, payout, release_key, extras = (
+            s.load_bytes(32),
+            s.load_bytes(32),
+            s.load_bytes(32),
+            s.load_maybe_ref(),
+        )
+        return cls(controller, payout, release_key, NodeExtras.from_cell(extras) if extras is not None else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +117,15 @@ class VerdictBody:
         return cls(epoch, key, until, block, tier, identity.load_bytes(32), identity.load_bytes(32))
 
 
+def _retired_cell(key: RetiredKey) -> Builder:
+    return begin_cell().store_bit(int(key.acked_only)).store_uint(key.ends_at, 32).store_bytes(key.measurement)
+
+
+def _load_retired(value: Slice) -> RetiredKey:
+    acked_only, ends_at = bool(value.load_bit()), value.load_uint(32)
+    return RetiredKey(ends_at, acked_only, value.load_bytes(32))
+
+
 def _identity(measurement: bytes, platform: bytes) -> Cell:
     return begin_cell().store_bytes(measurement).store_bytes(platform).end_cell()
 
@@ -87,6 +139,8 @@ class NodeState:
     """All tokens that the enclave reported in its claims."""
     node_id: bytes
     signing_key: bytes | None
+    acked_only: bool
+    """Claims under `signing_key` are paid only up to what the client acknowledged."""
     claims_until: int
     """Last second at which claims under `signing_key` are taken; 0 without a key."""
     stake_nano: int
@@ -96,19 +150,19 @@ class NodeState:
     """When unbonding began; 0 while bonded."""
     block_seqno: int
     tier: int
-    retired: Mapping[bytes, int]
-    """Last second at which claims under each retired key are taken."""
+    retired: Mapping[bytes, RetiredKey]
     measurement: bytes | None
     platform: bytes | None
     controller: bytes
     payout: bytes
     release_key: bytes
+    extras: NodeExtras | None
     registry: bytes
     stub_prefix: bytes = field(repr=False)
     gas_level_nano: int
     payout_threshold_nano: int
     rent_reserve_nano: int
-    network_id: bytes
+    court: bytes
     owner: bytes
     index: int
     epoch: int
@@ -129,36 +183,51 @@ class NodeState:
             return None
         return self.unbond_at + max(self.unbonding, self.claim_window) + self.challenge_window
 
+    def belongs_to(self, network: bytes, account: bytes) -> bool:
+        """Whether this is the state of `account` in the network of that id: the node id names both."""
+        return self.node_id == node_id(network, account, self.epoch)
+
     @property
     def config(self) -> NodeConfig:
-        return NodeConfig(self.controller, self.payout, self.release_key)
+        return NodeConfig(self.controller, self.payout, self.release_key, self.extras)
 
     def key_attested(self, key: bytes, now: int) -> bool:
         """Whether new work may be given to `key` at `now`."""
-        return key == self.signing_key and now <= self.attested_until and not self.unbond_at
+        serving = key == self.signing_key and now <= self.attested_until
+        return serving and not self.unbond_at and not self.acked_only
 
     def key_claimable(self, key: bytes, now: int) -> bool:
-        """Whether work under `key` would be paid if claimed at `now`."""
+        """Whether a claim under `key` is taken at `now`; with `acked_only`, it is paid up to what was acknowledged."""
         if self.signing_key is not None and key == self.signing_key:
             return now <= self.claims_until
-        return now <= self.retired.get(key, -1)
+        retired = self.retired.get(key)
+        return retired is not None and now <= retired.ends_at
+
+    @property
+    def draining(self) -> bool:
+        return self.extras is not None and self.extras.draining
+
+    @property
+    def offers(self) -> Mapping[bytes, Terms]:
+        """Prices that the operator offers, by model."""
+        return self.extras.offers if self.extras is not None else {}
 
     def to_cell(self) -> Cell:
-        life = begin_cell().store_bytes(self.network_id).store_bytes(self.owner).store_uint(self.index, 32)
+        life = begin_cell().store_bytes(self.court).store_bytes(self.owner).store_uint(self.index, 32)
         life.store_uint(self.epoch, 64).store_bytes(self.attestation).store_uint(self.unbonding, 32)
         life.store_uint(self.claim_window, 32).store_uint(self.challenge_window, 32)
-        static = begin_cell().store_uint(0x008A, 16).store_bytes(self.registry).store_uint(2, 8)
+        static = begin_cell().store_uint(0x008A, 16).store_bytes(self.registry).store_uint(1, 7)
         static.store_bytes(self.stub_prefix).store_coins(self.gas_level_nano).store_coins(self.payout_threshold_nano)
         static.store_coins(self.rent_reserve_nano).store_ref(life.end_cell())
         identity = None
         if self.measurement is not None and self.platform is not None:
             identity = _identity(self.measurement, self.platform)
         root = begin_cell().store_uint(self.seqno, 32).store_uint(self.tokens, 64).store_bytes(self.node_id)
-        root.store_bytes(self.signing_key or NO_KEY).store_uint(self.claims_until, 32)
+        root.store_bytes(self.signing_key or NO_KEY).store_bit(int(self.acked_only)).store_uint(self.claims_until, 32)
         root.store_coins(self.stake_nano + self.rent_reserve_nano).store_coins(self.earned_nano)
         root.store_uint(self.requests, 64).store_ref(static.end_cell()).store_ref(self.config.to_cell())
         root.store_uint(self.unbond_at, 32).store_uint(self.block_seqno, 32).store_uint(self.tier, 8)
-        root.store_dict(ids_cell(self.retired, lambda end: begin_cell().store_uint(end, 32)))
+        root.store_uint(len(self.retired), 8).store_dict(ids_cell(self.retired, _retired_cell))
         root.store_maybe_ref(identity)
         return root.end_cell()
 
@@ -175,23 +244,24 @@ class NodeState:
     @classmethod
     def _parse(cls, data: Cell) -> Self:
         s = data.begin_parse()
-        seqno, tokens, node_id, key, claims_until = (
+        seqno, tokens, id_, key, acked_only, claims_until = (
             s.load_uint(32),
             s.load_uint(64),
             s.load_bytes(32),
             s.load_bytes(32),
+            bool(s.load_bit()),
             s.load_uint(32),
         )
         locked, earned, requests = s.load_coins() or 0, s.load_coins() or 0, s.load_uint(64)
         static, config = s.load_ref(), NodeConfig.from_cell(s.load_ref())
         unbond_at, block_seqno, tier = s.load_uint(32), s.load_uint(32), s.load_uint(8)
-        retired = load_ids(s, lambda value: int(value.load_uint(32)))
+        count, retired = s.load_uint(8), load_ids(s, _load_retired)
         identity_cell = s.load_maybe_ref()
         t = static.begin_parse()
         if t.load_uint(16) != 0x008A:
             raise CellError("the sibling prefix is missing")
         registry = t.load_bytes(32)
-        t.skip_bits(8)
+        t.skip_bits(7)
         stub_prefix, gas_level, threshold, rent = (
             t.load_bytes(39),
             t.load_coins() or 0,
@@ -199,7 +269,7 @@ class NodeState:
             t.load_coins() or 0,
         )
         life = t.load_ref().begin_parse()
-        network, owner, index, epoch = life.load_bytes(32), life.load_bytes(32), life.load_uint(32), life.load_uint(64)
+        court, owner, index, epoch = life.load_bytes(32), life.load_bytes(32), life.load_uint(32), life.load_uint(64)
         attestation, unbonding, claim_window, challenge_window = (
             life.load_bytes(32),
             life.load_uint(32),
@@ -208,12 +278,15 @@ class NodeState:
         )
         if s.remaining_bits or s.remaining_refs or t.remaining_bits or life.remaining_bits:
             raise CellError("data beyond the end")
+        if count != len(retired):
+            raise CellError("the count of retired keys is wrong")
         identity = identity_cell.begin_parse() if identity_cell is not None else None
         return cls(
             seqno=seqno,
             tokens=tokens,
-            node_id=node_id,
+            node_id=id_,
             signing_key=None if key == NO_KEY else key,
+            acked_only=acked_only,
             claims_until=claims_until,
             stake_nano=locked - rent,
             requests=requests,
@@ -227,12 +300,13 @@ class NodeState:
             controller=config.controller,
             payout=config.payout,
             release_key=config.release_key,
+            extras=config.extras,
             registry=registry,
             stub_prefix=stub_prefix,
             gas_level_nano=gas_level,
             payout_threshold_nano=threshold,
             rent_reserve_nano=rent,
-            network_id=network,
+            court=court,
             owner=owner,
             index=index,
             epoch=epoch,
@@ -364,28 +438,17 @@ def claim_receipt(
     return body.store_ref(begin_cell().store_bytes(signature).end_cell()).store_ref(entry.to_cell()).end_cell()
 
 
+def paid(kind: int, owner: bytes, index: int, amount_nano: int, requests: int) -> Cell:
+    """Body from an escrow (kind 2) or a job (kind 3) of that owner and index: what its value pays for."""
+    body = begin_cell().store_uint(Op.PAID, 32).store_uint(kind, 8).store_bytes(owner).store_uint(index, 32)
+    return body.store_coins(amount_nano).store_uint(requests, 32).end_cell()
+
+
 def verdict(body: VerdictBody, consent: bytes | None = None) -> Cell:
-    """Body from the attestation contract alone: what it found about the node's key."""
+    """Body from the attestation contract alone: what it found about the node's key.
+
+    `consent`: the release key over `signed.KeyConsent`, without which a node takes no key that is not its active one.
+    """
     message = begin_cell().store_uint(Op.VERDICT, 32).store_bytes(body.platform[:24]).store_uint(body.block_seqno, 32)
     message.store_ref(body.to_cell())
     return message.store_maybe_ref(None if consent is None else begin_cell().store_bytes(consent).end_cell()).end_cell()
-
-
-def top_up_stake() -> Cell:
-    """Body from anyone, while the node is bonded: the message's value above fees is added to the stake."""
-    return begin_cell().store_uint(Op.TOP_UP_STAKE, 32).end_cell()
-
-
-def collect() -> Cell:
-    """Body from anyone: sends earnings above the node's reserves to the payout address."""
-    return begin_cell().store_uint(Op.COLLECT, 32).end_cell()
-
-
-def unbond() -> Cell:
-    """Body from the controller: ends the signing key's term now and starts the stake's windows."""
-    return begin_cell().store_uint(Op.UNBOND, 32).end_cell()
-
-
-def withdraw_stake() -> Cell:
-    """Body from the controller, at `NodeState.withdrawable_at` or later: everything leaves, the account ends."""
-    return begin_cell().store_uint(Op.WITHDRAW_STAKE, 32).end_cell()

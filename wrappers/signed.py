@@ -246,6 +246,45 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyConsent:
+    """The operator's consent to an enclave key of his node, by its release key. TL-B: KeyConsent."""
+
+    node: bytes
+    """Node id."""
+    key: bytes
+
+    def to_cell(self) -> Cell:
+        cell = begin_cell().store_uint(Tag.KEY_CONSENT, 32).store_bytes(self.node)
+        return cell.store_bytes(self.key).end_cell()
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """The enclave's word that it opened a job's whole input and will deliver. TL-B: Acceptance."""
+
+    job: bytes
+    """Job id."""
+    node: bytes
+    """Node id."""
+
+    def to_cell(self) -> Cell:
+        cell = begin_cell().store_uint(Tag.ACCEPTANCE, 32).store_bytes(self.job)
+        return cell.store_bytes(self.node).end_cell()
+
+
+@dataclass(frozen=True, slots=True)
+class Notary:
+    """A hash that an enclave key puts into the chain's history. TL-B: Notary."""
+
+    node: bytes
+    """Node id."""
+    hash: bytes
+
+    def to_cell(self) -> Cell:
+        return begin_cell().store_uint(Tag.NOTARY, 32).store_bytes(self.node).store_bytes(self.hash).end_cell()
+
+
+@dataclass(frozen=True, slots=True)
 class SealingKey:
     """A short-lived key that requests are sealed to, vouched for by the attested enclave key. TL-B: SealingKey."""
 

@@ -135,7 +135,7 @@ class Mirror:
         return Seen(raw.account, state, why_not, raw.last_lt, raw.last_hash, time.monotonic())
 
     def _genuine_node(self, account: bytes, state: NodeState) -> bool:
-        return self._child(account, Kind.NODE, state.owner, state.index) and state.network_id == self.network
+        return self._child(account, Kind.NODE, state.owner, state.index) and state.belongs_to(self.network, account)
 
     def _genuine_escrow(self, account: bytes, state: EscrowState) -> bool:
         return self._child(account, Kind.ESCROW, state.owner, state.index) and state.network_id == self.network

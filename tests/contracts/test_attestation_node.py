@@ -16,6 +16,7 @@ from scripts.stage import TON, World, public
 from wrappers.code import Contract, code
 from wrappers.errors import ContractError
 from wrappers.registry import singleton_state_init
+from wrappers.signed import KeyConsent, sign
 
 ALL_IN_TARGET_NANO = 65_000_000
 
@@ -52,7 +53,8 @@ def test_node_takes_the_verdict_and_no_replay_of_it(network: tuple[World, Stage,
     world, stage, account = network
     machine = tee()
     claims = binding(world, stage, account, b"\x51" * 32)
-    body = attest_message(machine.quote(claims.report_data()), claims)
+    consent = sign(KeyConsent(world.node(account).node_id, b"\x51" * 32), world.release_key)
+    body = attest_message(machine.quote(claims.report_data()), claims, consent=consent)
     outcome = stage.tell(body, 80_000_000)
     assert outcome.accepted
     state = world.node(account)

@@ -12,7 +12,7 @@ from chain.decode import decode_message
 from devnet.ledger import Pending
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, key_of, public
-from wrappers import escrow, escrow_rare, node
+from wrappers import escrow, escrow_rare, node, node_rare
 from wrappers.cells import address_of
 from wrappers.code import Contract, code, living_code
 from wrappers.errors import ContractError
@@ -231,7 +231,7 @@ def test_g10_owner_messages_of_others_are_refused(world: World, pair: Pair) -> N
     for body in bodies:
         for source in (world.stranger.account, pair.node, world.registry, world.governor.account):
             assert code_of(world.tell(source, pair.escrow, TON, body)) == ContractError.NOT_ALLOWED
-    assert code_of(world.tell(world.client.account, pair.escrow, TON, node.collect())) == ContractError.UNKNOWN_OP
+    assert code_of(world.tell(world.client.account, pair.escrow, TON, node_rare.collect())) == ContractError.UNKNOWN_OP
 
 
 def test_top_up_by_message_comment_or_nothing_and_by_anyone(world: World, pair: Pair) -> None:
@@ -456,7 +456,7 @@ def test_g4_nothing_signed_for_a_life_of_an_account_is_worth_anything_in_the_nex
 
 
 def test_g7_a_payment_that_finds_its_node_gone_is_the_clients_again(world: World, pair: Pair) -> None:
-    world.send(world.operator, pair.node, TON, node.unbond())
+    world.send(world.operator, pair.node, TON, node_rare.unbond())
     entry = world.entry(pair.escrow, pair.node, TON)
     # The claim is under way when, against all windows, the node ends.
     world.ledger.send_external(
@@ -465,7 +465,7 @@ def test_g7_a_payment_that_finds_its_node_gone_is_the_clients_again(world: World
     world.ledger.now += 10 * DAY
     sent = tuple(world.ledger.queue)
     world.ledger.queue.clear()
-    assert not world.send(world.operator, pair.node, TON, node.withdraw_stake()).failed
+    assert not world.send(world.operator, pair.node, TON, node_rare.withdraw_stake()).failed
     assert not world.alive(pair.node)
     before = world.escrow(pair.escrow)
     world.ledger.queue.extend(sent)
@@ -502,12 +502,11 @@ def from_masterchain(world: World, source: bytes, destination: bytes, body: Cell
 
 def test_g10_a_twin_in_the_masterchain_is_nobody(world: World, pair: Pair) -> None:
     settle = settle_body(world.entry(pair.escrow, pair.node, TON), public(world.enclave_key))
-    paid = begin_cell().store_uint(Op.PAID, 32).store_bytes(world.client.account).store_uint(0, 32)
     cases = [
         (pair.node, pair.escrow, settle),
         (world.client.account, pair.escrow, escrow.withdraw()),
-        (pair.escrow, pair.node, paid.store_coins(TON).store_uint(1, 32).end_cell()),
-        (world.operator.account, pair.node, node.unbond()),
+        (pair.escrow, pair.node, node.paid(2, world.client.account, 0, TON, 1)),
+        (world.operator.account, pair.node, node_rare.unbond()),
         (world.attestation, pair.node, node.verdict(world.verdict(pair.node))),
     ]
     for source, destination, body in cases:

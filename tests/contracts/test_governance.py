@@ -50,6 +50,12 @@ def test_g20_settings_take_effect_after_the_time_lock_and_not_a_second_before(wo
     assert code_of(govern(world, governance.execute(settings.to_cell()))) == ContractError.NO_PROPOSAL
 
 
+@pytest.mark.parametrize("trusted", ["court", "attestation"])
+def test_g20_who_takes_stakes_and_names_keys_is_never_chosen_again(world: World, trusted: str) -> None:
+    settings = replace(state_of(world).settings, **{trusted: world.stranger.account})  # type: ignore[arg-type]
+    assert code_of(govern(world, governance.propose(settings.to_cell()))) == ContractError.BAD_PARAMETERS
+
+
 def test_g20_a_ripe_proposal_expires(world: World) -> None:
     settings = wanted(world, min_stake_nano=7 * TON)
     govern(world, governance.propose(settings.to_cell()))

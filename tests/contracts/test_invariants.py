@@ -13,7 +13,7 @@ from test_fees import settle_body
 from devnet.ledger import Rejected, Snapshot
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TERMS, TON, World, built_world, key_of, public
-from wrappers import escrow, escrow_rare, governance, node, registry
+from wrappers import escrow, escrow_rare, governance, node, node_rare, registry
 from wrappers.registry import Kind, child_address
 from wrappers.signed import Voucher, sign
 
@@ -222,19 +222,19 @@ class Market(RuleBasedStateMachine):
 
     @rule(which=NODES)
     def collect(self, which: int) -> None:
-        self.check(self.world.send(self.world.stranger, self.nodes[which], TON, node.collect()))
+        self.check(self.world.send(self.world.stranger, self.nodes[which], TON, node_rare.collect()))
 
     @rule(which=NODES, amount=AMOUNTS)
     def top_up_stake(self, which: int, amount: int) -> None:
-        self.check(self.world.send(self.world.stranger, self.nodes[which], amount, node.top_up_stake()))
+        self.check(self.world.send(self.world.stranger, self.nodes[which], amount, node_rare.top_up_stake()))
 
     @rule(which=NODES)
     def unbond(self, which: int) -> None:
-        self.check(self.world.send(self.world.operator, self.nodes[which], TON, node.unbond()))
+        self.check(self.world.send(self.world.operator, self.nodes[which], TON, node_rare.unbond()))
 
     @rule(which=NODES)
     def withdraw_stake(self, which: int) -> None:
-        self.check(self.world.send(self.world.operator, self.nodes[which], TON, node.withdraw_stake()))
+        self.check(self.world.send(self.world.operator, self.nodes[which], TON, node_rare.withdraw_stake()))
 
     # ------------------------------------------------------------------------------------------ governor
 
@@ -315,9 +315,9 @@ class Market(RuleBasedStateMachine):
             assert not world.alive(self.escrow) and world.ledger.balance(self.escrow) == 0, "G3: client"
         for account in self.nodes:
             if world.alive(account):
-                world.send(world.operator, account, TON, node.unbond())
+                world.send(world.operator, account, TON, node_rare.unbond())
                 world.ledger.now += 9 * DAY
-                trace = world.send(world.operator, account, TON, node.withdraw_stake())
+                trace = world.send(world.operator, account, TON, node_rare.withdraw_stake())
                 assert not trace.failed and world.ledger.balance(account) == 0, "G3: operator"
 
 

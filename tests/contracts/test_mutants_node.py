@@ -16,13 +16,13 @@ from devnet.ledger import Pending
 from devnet.messages import transaction_messages
 from devnet.trace import Trace
 from scripts.stage import DAY, TON, Pair, World, account_of_name, key_of, public
-from wrappers import escrow, node, registry
+from wrappers import escrow, node, node_rare, registry
 from wrappers.cells import address_of
 from wrappers.code import Contract, code_hash
 from wrappers.errors import ContractError
 from wrappers.ops import Op
 from wrappers.registry import Kind
-from wrappers.signed import Claim, sign
+from wrappers.signed import Claim, KeyConsent, sign
 
 CELL_UNDERFLOW = 9
 
@@ -137,12 +137,13 @@ def test_g3_a_key_that_had_expired_keeps_its_own_end_when_it_is_rotated(world: W
     end = world.node(pair.node).attested_until + 7 * DAY
     world.ledger.now += 3 * DAY
     assert not world.attest(pair.node, key_of("second")).failed
-    assert world.node(pair.node).retired == {public(world.enclave_key): end}
+    assert world.node(pair.node).retired[public(world.enclave_key)].ends_at == end
 
 
-def test_g3_a_retired_key_is_remembered_to_the_last_second_of_its_window(world: World, pair: Pair) -> None:
+def test_g3_a_retired_key_is_remembered_to_the_last_second_in_which_it_can_be_accused(world: World, pair: Pair) -> None:
     world.attest(pair.node, key_of("second"))
-    world.ledger.now = world.node(pair.node).retired[public(world.enclave_key)]
+    challenge = world.parameters.challenge_window
+    world.ledger.now = world.node(pair.node).retired[public(world.enclave_key)].ends_at + challenge
     world.attest(pair.node, key_of("third"))
     assert set(world.node(pair.node).retired) == {public(world.enclave_key), public(key_of("second"))}
 
@@ -150,8 +151,7 @@ def test_g3_a_retired_key_is_remembered_to_the_last_second_of_its_window(world: 
 def test_one_verdict_forgets_two_keys_and_no_more(world: World, pair: Pair) -> None:
     for i in range(4):
         world.attest(pair.node, key_of(f"key {i}"))
-    world.ledger.now += 9 * DAY
-    # The fourth key had a day of attestation: its claims end with the others', a day later.
+    world.ledger.now += 11 * DAY
     assert len(world.node(pair.node).retired) == 4
     world.attest(pair.node, key_of("new"))
     assert len(world.node(pair.node).retired) == 4 + 1 - 2
@@ -169,13 +169,18 @@ def test_g10_a_verdict_for_no_key_is_refused(world: World, pair: Pair) -> None:
 
 
 def verdict_trace(world: World, pair: Pair, verdict: Cell) -> Trace:
-    body = begin_cell().store_uint(Op.VERDICT, 32).store_uint(0, 224).store_ref(verdict).store_bit(0).end_cell()
-    return world.tell(world.attestation, pair.node, TON, body)
+    """A verdict with this body and consent to the key that it names."""
+    key = verdict.begin_parse()
+    key.skip_bits(64)
+    consent = sign(KeyConsent(world.node(pair.node).node_id, key.load_bytes(32)), world.release_key)
+    message = begin_cell().store_uint(Op.VERDICT, 32).store_uint(0, 224).store_ref(verdict)
+    message.store_maybe_ref(begin_cell().store_bytes(consent).end_cell())
+    return world.tell(world.attestation, pair.node, TON, message.end_cell())
 
 
 def test_g3_unbonding_does_not_prolong_the_claims_of_an_expired_key(world: World, pair: Pair) -> None:
     world.ledger.now += 3 * DAY
-    assert not world.send(world.operator, pair.node, TON, node.unbond()).failed
+    assert not world.send(world.operator, pair.node, TON, node_rare.unbond()).failed
     world.ledger.now += 5 * DAY
     assert not world.settle_one(pair.escrow, pair.node, TON // 2).failed
     world.ledger.now += 1
@@ -188,13 +193,9 @@ def test_g3_unbonding_does_not_prolong_the_claims_of_an_expired_key(world: World
 def test_every_message_to_a_node_is_read_to_its_end(world: World, pair: Pair) -> None:
     world.send(world.operator, pair.node, TON, None)
     verdict = node.verdict(world.verdict(pair.node))
-    paid = begin_cell().store_uint(Op.PAID, 32).store_bytes(world.client.account).store_uint(0, 32)
-    paid.store_coins(TON).store_uint(1, 32)
     cases = [
-        (world.stranger.account, node.collect()),
-        (world.operator.account, node.unbond()),
         (world.attestation, verdict),
-        (pair.escrow, paid.end_cell()),
+        (pair.escrow, node.paid(2, world.client.account, 0, TON, 1)),
     ]
     snapshot = world.ledger.snapshot()
     for source, body in cases:
@@ -202,10 +203,13 @@ def test_every_message_to_a_node_is_read_to_its_end(world: World, pair: Pair) ->
         world.ledger.revert(snapshot)
         assert not world.tell(source, pair.node, TON, body).failed
         world.ledger.revert(snapshot)
-    world.send(world.operator, pair.node, TON, node.unbond())
+    world.send(world.operator, pair.node, TON, node_rare.unbond())
     world.ledger.now += 10 * DAY
-    assert code_of(world.tell(world.operator.account, pair.node, TON, longer(node.withdraw_stake()))) == CELL_UNDERFLOW
-    assert not world.tell(world.operator.account, pair.node, TON, node.withdraw_stake()).failed
+    assert (
+        code_of(world.tell(world.operator.account, pair.node, TON, longer(node_rare.withdraw_stake())))
+        == CELL_UNDERFLOW
+    )
+    assert not world.tell(world.operator.account, pair.node, TON, node_rare.withdraw_stake()).failed
 
 
 @pytest.mark.parametrize("above", [0, 1])
@@ -213,8 +217,7 @@ def test_earnings_leave_when_they_pass_the_threshold(world: World, pair: Pair, a
     state = world.node(pair.node)
     keep = state.stake_nano + state.rent_reserve_nano + state.gas_level_nano
     value = keep + world.parameters.payout_threshold_nano + above - world.ledger.balance(pair.node)
-    paid = begin_cell().store_uint(Op.PAID, 32).store_bytes(world.client.account).store_uint(0, 32)
-    body = paid.store_coins(value).store_uint(1, 32).end_cell()
+    body = node.paid(2, world.client.account, 0, value, 1)
     trace = world.tell(pair.escrow, pair.node, value, body)
     assert not trace.failed
     assert len(trace.of(pair.node)[0].out_msgs) == above

@@ -22,10 +22,9 @@ from scripts.stage import (
     make_pair,
     public,
 )
-from wrappers import node
+from wrappers import node, node_rare
 from wrappers.cells import address_of
 from wrappers.errors import ContractError
-from wrappers.ops import Op
 from wrappers.signed import Claim, sign
 
 
@@ -189,7 +188,7 @@ def test_g3_claims_of_a_rotated_key_are_paid_in_the_window_and_not_after(world: 
     body = claim_receipt_body(world, pair)
     assert not world.attest(pair.node, key_of("second")).failed
     state, old = world.node(pair.node), public(world.enclave_key)
-    assert state.retired == {old: world.ledger.now + 7 * DAY}
+    assert state.retired == {old: node.RetiredKey(world.ledger.now + 7 * DAY, False, b"\x11" * 32)}
     message = world.claim_external(pair.node, one(world, pair))
     assert refused(world, message) == ContractError.BAD_SIGNATURE, "batches are for the active key only"
     snapshot = world.ledger.snapshot()
@@ -231,7 +230,8 @@ def test_the_same_key_is_extended_and_an_old_one_can_come_back(world: World, pai
 def test_retired_keys_are_forgotten_after_their_window(world: World, pair: Pair) -> None:
     for i in range(3):
         world.attest(pair.node, key_of(f"key {i}"))
-    world.ledger.now += 8 * DAY + 1
+    # The last of them had a day of attestation, a week of window, and two days in which it could still be accused.
+    world.ledger.now += 10 * DAY + 1
     for i in range(3, 5):
         assert not world.attest(pair.node, key_of(f"key {i}")).failed
     assert set(world.node(pair.node).retired) == {public(key_of("key 3"))}
@@ -261,8 +261,7 @@ def test_g10_old_stale_or_foreign_verdicts_are_refused(world: World, pair: Pair)
 
 def test_g10_paid_from_anybody_but_a_genuine_escrow_is_refused(world: World, pair: Pair) -> None:
     def paid(owner: bytes, index: int) -> Cell:
-        body = begin_cell().store_uint(Op.PAID, 32).store_bytes(owner).store_uint(index, 32)
-        return body.store_coins(TON).store_uint(1, 32).end_cell()
+        return node.paid(2, owner, index, TON, 1)
 
     cases = [
         (world.stranger.account, world.client.account, 0),
@@ -318,9 +317,9 @@ def test_earnings_below_the_threshold_wait_for_collect(world: World, pair: Pair)
     state = world.node(pair.node)
     keep = state.stake_nano + state.rent_reserve_nano + state.gas_level_nano
     assert world.ledger.balance(pair.node) > keep
-    assert not world.send(world.stranger, pair.node, TON // 10, node.collect()).failed
+    assert not world.send(world.stranger, pair.node, TON // 10, node_rare.collect()).failed
     assert world.ledger.balance(pair.node) == keep
-    trace = world.send(world.stranger, pair.node, TON // 10, node.collect())
+    trace = world.send(world.stranger, pair.node, TON // 10, node_rare.collect())
     assert code_of(trace) == ContractError.NOTHING_TO_COLLECT
 
 
@@ -335,40 +334,40 @@ def test_money_without_a_message_is_gas_reserve(world: World, pair: Pair) -> Non
 
 def test_stake_added_by_anyone_is_locked_like_the_rest_and_not_while_unbonding(world: World, pair: Pair) -> None:
     before = world.node(pair.node)
-    trace = world.send(world.stranger, pair.node, 3 * TON, node.top_up_stake())
+    trace = world.send(world.stranger, pair.node, 3 * TON, node_rare.top_up_stake())
     assert not trace.failed and trace.total_fees_nano == trace.balance_delta_nano
     state = world.node(pair.node)
     assert state.stake_nano == before.stake_nano + 3 * TON - world.fees.top_up_stake()
     assert replace(state, stake_nano=before.stake_nano) == before
-    world.send(world.stranger, pair.node, TON, node.collect())
+    world.send(world.stranger, pair.node, TON, node_rare.collect())
     assert world.ledger.balance(pair.node) >= state.stake_nano + state.rent_reserve_nano + state.gas_level_nano
-    world.send(world.operator, pair.node, TON, node.unbond())
-    trace = world.send(world.stranger, pair.node, TON, node.top_up_stake())
+    world.send(world.operator, pair.node, TON, node_rare.unbond())
+    trace = world.send(world.stranger, pair.node, TON, node_rare.top_up_stake())
     assert code_of(trace) == ContractError.UNBONDING
 
 
 def test_g3_the_stake_leaves_when_its_windows_are_over_and_not_a_second_before(world: World, pair: Pair) -> None:
     for source in (world.stranger, world.client, world.governor):
-        for body in (node.unbond(), node.withdraw_stake()):
+        for body in (node_rare.unbond(), node_rare.withdraw_stake()):
             assert code_of(world.send(source, pair.node, TON, body)) == ContractError.NOT_ALLOWED
-    assert code_of(world.send(world.operator, pair.node, TON, node.withdraw_stake())) == ContractError.TOO_EARLY
-    assert not world.send(world.operator, pair.node, TON, node.unbond()).failed
+    assert code_of(world.send(world.operator, pair.node, TON, node_rare.withdraw_stake())) == ContractError.TOO_EARLY
+    assert not world.send(world.operator, pair.node, TON, node_rare.unbond()).failed
     state = world.node(pair.node)
     assert state.withdrawable_at == world.ledger.now + 7 * DAY + 2 * DAY
     assert not state.key_attested(public(world.enclave_key), world.ledger.now)
-    assert code_of(world.send(world.operator, pair.node, TON, node.unbond())) == ContractError.UNBONDING
+    assert code_of(world.send(world.operator, pair.node, TON, node_rare.unbond())) == ContractError.UNBONDING
     assert code_of(world.attest(pair.node)) == ContractError.UNBONDING
     world.ledger.now = state.withdrawable_at - 1
-    assert code_of(world.send(world.operator, pair.node, TON, node.withdraw_stake())) == ContractError.TOO_EARLY
+    assert code_of(world.send(world.operator, pair.node, TON, node_rare.withdraw_stake())) == ContractError.TOO_EARLY
     world.ledger.now += 1
     held, before = world.ledger.balance(pair.node), world.ledger.balance(world.payout)
-    assert not world.send(world.operator, pair.node, TON, node.withdraw_stake()).failed
+    assert not world.send(world.operator, pair.node, TON, node_rare.withdraw_stake()).failed
     assert not world.alive(pair.node) and world.ledger.balance(pair.node) == 0
     assert world.ledger.balance(world.payout) > before + held - TON // 100
 
 
 def test_g3_work_is_paid_while_the_node_unbonds(world: World, pair: Pair) -> None:
-    world.send(world.operator, pair.node, TON, node.unbond())
+    world.send(world.operator, pair.node, TON, node_rare.unbond())
     world.ledger.now += 7 * DAY
     assert not world.settle_one(pair.escrow, pair.node, TON // 2).failed
     body = claim_receipt_body(world, pair)
@@ -379,14 +378,15 @@ def test_g3_work_is_paid_while_the_node_unbonds(world: World, pair: Pair) -> Non
 
 def test_g4_a_node_opened_again_at_its_address_is_another_node(world: World, pair: Pair) -> None:
     old = world.node(pair.node)
-    world.send(world.operator, pair.node, TON, node.unbond())
+    world.send(world.operator, pair.node, TON, node_rare.unbond())
     world.ledger.now += 9 * DAY
-    world.send(world.operator, pair.node, TON, node.withdraw_stake())
+    world.send(world.operator, pair.node, TON, node_rare.withdraw_stake())
     account, trace = world.open_node()
     assert account == pair.node and not trace.failed
     assert world.node(account).epoch > old.epoch and world.node(account).node_id != old.node_id
     verdict = replace(world.verdict(account), epoch=old.epoch)
-    trace = world.tell(world.attestation, account, TON, node.verdict(verdict))
+    body = node.verdict(verdict, world.consent(account))
+    trace = world.tell(world.attestation, account, TON, body)
     assert code_of(trace) == ContractError.WRONG_EPOCH
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from test_escrow import code_of
-from test_fees import settle_body
+from dataclasses import replace
 
-from scripts.stage import TON, Pair, World, public
-from wrappers import escrow, node
+from test_escrow import code_of
+from test_fees import crowd, settle_body
+
+from devnet.ledger import Ledger
+from scripts.stage import PARAMETERS, TON, Pair, World, make_pair, public
+from wrappers import escrow, node_rare
 
 YEAR = 31_536_000
 
@@ -61,9 +64,37 @@ def test_g9_g5_when_rent_ate_into_the_rows_they_pay_what_is_there(world: World, 
 
 
 def test_g9_the_node_pays_its_own_rent_and_its_stake_stands(world: World, pair: Pair) -> None:
-    assert not world.send(world.operator, pair.node, TON, node.unbond()).failed
+    assert not world.send(world.operator, pair.node, TON, node_rare.unbond()).failed
     stake = world.node(pair.node).stake_nano
     world.ledger.now += 10 * YEAR
     before = world.ledger.balance(world.payout)
-    assert not world.send(world.operator, pair.node, TON // 10, node.withdraw_stake()).failed
+    assert not world.send(world.operator, pair.node, TON // 10, node_rare.withdraw_stake()).failed
     assert world.ledger.balance(world.payout) - before > stake
+
+
+def test_g9_rent_beyond_the_reserve_leaves_the_stake_whole_while_gas_is_there(world: World, pair: Pair) -> None:
+    """Thirty-two retired keys are not in the reserve: ten years of them come out of the gas reserve."""
+    crowd(world, pair.node)
+    before = world.node(pair.node)
+    held = world.ledger.balance(pair.node)
+    world.ledger.now += 10 * YEAR
+    world.send(world.stranger, pair.node, 1, None)
+    assert held - world.ledger.balance(pair.node) < before.rent_reserve_nano + 3 * TON // 10
+    assert world.ledger.balance(pair.node) > before.stake_nano
+
+
+def test_g1_a_slash_takes_no_more_than_rent_has_left() -> None:
+    world = World(Ledger(), parameters=replace(PARAMETERS, min_stake_nano=TON // 5, gas_level_nano=TON // 10))
+    world.deploy()
+    world.fund_wallets(world.governor, world.operator, world.client, world.stranger)
+    pair = make_pair(world)
+    state = world.node(pair.node)
+    while world.ledger.balance(pair.node) > state.rent_reserve_nano + state.stake_nano // 2:
+        world.ledger.now += YEAR
+        world.send(world.stranger, pair.node, 1, None)
+    left = world.ledger.balance(pair.node)
+    key = public(world.enclave_key)
+    body = node_rare.slash(state.epoch, key, 0, TON, world.client.account, world.stranger.account, world.payout)
+    assert not world.tell(world.court, pair.node, world.fees.slash_need(), body).failed
+    assert state.rent_reserve_nano <= world.ledger.balance(pair.node) <= left
+    assert not world.tell(world.court, pair.node, world.fees.slash_need(), body).failed

@@ -52,13 +52,13 @@ def test_constants_folded_into_builders_are_the_schemas() -> None:
     folded = re.findall(
         r"builder begin_(\w+)\(\) asm \"NEWC\" \"x\{00([0-9a-f]{2})([0-9a-f]{8})\} STSLICECONST\"", types
     )
-    assert len(folded) == 11
+    assert len(folded) == 14
     for name, _, tag in folded:
         assert int(tag, 16) == Tag[name.upper()], name
     messages = (ROOT / "common" / "messages.fc").read_text()
-    read = re.findall(r"(?:begins_with_|store_)(settle|paid)(?:_op)?\(.*x\{([0-9a-f]{8})\}", messages)
-    assert len(read) == 4
-    for name, op in read:
+    read = re.findall(r"(?:begins_with_|store_)(settle|paid)(?:_op)?\(.*x\{([0-9a-f]{8})(\w*)\}", messages)
+    assert [(name, kind) for name, _, kind in read] == [("settle", ""), ("paid", "03_"), ("settle", ""), ("paid", "02")]
+    for name, op, _ in read:
         assert int(op, 16) == Op[name.upper()]
 
 

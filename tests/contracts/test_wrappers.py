@@ -13,7 +13,7 @@ from wrappers.cells import CellError
 from wrappers.code import Contract, code
 from wrappers.registry import Kind, Parameters, RegistryState, child_address, stub_state_init
 from wrappers.rows import Fee, KeyRow, Row, RowTerms, Shares, payable
-from wrappers.signed import Receipt
+from wrappers.signed import Receipt, Terms
 
 IDS = st.binary(min_size=32, max_size=32)
 NAMED = IDS.filter(any)
@@ -48,6 +48,12 @@ def escrows(draw: st.DrawFn) -> escrow.EscrowState:
 
 
 @st.composite
+def extras(draw: st.DrawFn) -> node.NodeExtras:
+    offers = draw(st.dictionaries(IDS, st.builds(Terms, IDS, U64, U64, U64, U64, U64), max_size=3))
+    return node.NodeExtras(draw(st.none() | NAMED), draw(st.none() | NAMED), draw(st.booleans()), offers)
+
+
+@st.composite
 def nodes(draw: st.DrawFn) -> node.NodeState:
     key = draw(st.none() | NAMED)
     identity = draw(st.none() | st.tuples(IDS, IDS))
@@ -56,11 +62,12 @@ def nodes(draw: st.DrawFn) -> node.NodeState:
         seqno=draw(U32), tokens=draw(U64), node_id=draw(IDS), signing_key=key,
         claims_until=draw(TIMES) + window if key else 0, stake_nano=draw(COINS), requests=draw(U64),
         earned_nano=draw(COINS), unbond_at=draw(U32), block_seqno=draw(U32), tier=draw(st.integers(0, 255)),
-        retired=draw(st.dictionaries(NAMED, U32, max_size=4)),
+        retired=draw(st.dictionaries(NAMED, st.builds(node.RetiredKey, U32, st.booleans(), IDS), max_size=4)),
+        acked_only=draw(st.booleans()), extras=draw(st.none() | extras()),
         measurement=identity[0] if identity else None, platform=identity[1] if identity else None,
         controller=draw(IDS), payout=draw(IDS), release_key=draw(IDS), registry=draw(IDS),
         stub_prefix=draw(st.binary(min_size=39, max_size=39)), gas_level_nano=draw(COINS),
-        payout_threshold_nano=draw(COINS), rent_reserve_nano=draw(COINS), network_id=draw(IDS), owner=draw(IDS),
+        payout_threshold_nano=draw(COINS), rent_reserve_nano=draw(COINS), court=draw(IDS), owner=draw(IDS),
         index=draw(U32), epoch=draw(U64), attestation=draw(IDS), unbonding=draw(U32), claim_window=window,
         challenge_window=draw(U32),
     )  # fmt: skip

@@ -5,8 +5,9 @@ from __future__ import annotations
 from app.audit.core.facts import Facts
 from chain.api import Transaction
 from scripts.stage import DAY, HOUR, NO_HASH, TON, World, built_world, key_of
-from wrappers import escrow, escrow_rare, node
+from wrappers import escrow, escrow_rare, node_rare
 from wrappers.node import ClaimEntry
+from wrappers.signed import Terms
 
 
 def facts_of(world: World, account: bytes) -> Facts:
@@ -47,7 +48,13 @@ def market() -> tuple[World, bytes, bytes]:
     assert not world.ledger.send_external(claim).failed
     world.ledger.now += DAY
     assert not world.send(world.stranger, pair[1], TON // 5, escrow.finish()).failed
-    assert not world.send(operator, pair[0], TON, node.top_up_stake()).failed
+    assert not world.send(operator, pair[0], TON, node_rare.top_up_stake()).failed
+    offer = node_rare.set_offer(Terms(bytes([7]) * 32, 1, 2, 3, 4, 5))
+    assert not world.send(operator, pair[0], TON, offer).failed
+    state = world.node(pair[0])
+    assert state.signing_key is not None
+    slash = node_rare.slash(state.epoch, state.signing_key, TON, 0, NO_HASH, client.account, world.payout)
+    assert not world.tell(world.court, pair[0], world.fees.slash_need(), slash).failed
     return world, pair[0], pair[1]
 
 

@@ -429,7 +429,7 @@ class Machine:
 async def test_the_agent_takes_collateral_for_its_own_machine(tmp_path: Path, mirror_roots: None) -> None:
     async def taken(evidence: Evidence, source: CollateralSource | None, now: int = NOW) -> Collateral:
         machine = Machine(evidence, now)
-        return await Attesting(machine, None, None, source)._collateral(machine)  # type: ignore[arg-type]
+        return await Attesting(machine, None, None, None, source)._collateral(machine)  # type: ignore[arg-type]
 
     source = source_of(Pccs(mint(NOW)), tmp_path)
     assert await taken(EVIDENCE, source) == mint(NOW)

@@ -469,7 +469,7 @@ def test_g18_a_machine_without_the_binding_says_what_to_install(monkeypatch: pyt
 
 def test_g18_an_agent_without_manifests_says_what_to_configure(tmp_path: Path) -> None:
     def shown(folder: Path | None) -> str:
-        return Attesting(None, None, None, None, folder)._gpu_collateral()  # type: ignore[arg-type]
+        return Attesting(None, None, None, None, None, folder)._gpu_collateral()  # type: ignore[arg-type]
 
     with pytest.raises(NotAttested, match="gpu_manifests is not configured"):
         shown(None)

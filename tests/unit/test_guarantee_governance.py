@@ -8,7 +8,7 @@ import pytest
 from pytoniq_core import Cell, begin_cell
 
 from scripts.stage import TON, Pair, World, account_of_name, built_world, key_of, make_pair
-from wrappers import escrow, escrow_rare, node
+from wrappers import escrow, escrow_rare, node, node_rare
 from wrappers.ops import Op
 
 
@@ -55,8 +55,8 @@ def test_g20_the_governor_moves_no_deposit_and_no_stake(world: World, pair: Pair
         (pair.escrow, escrow_rare.reclaim(pair.node)),
         (pair.escrow, escrow.raise_allotment(pair.node, 1)),
         (pair.escrow, escrow.allot(account_of_name("his node"), 1, world.row_terms())),
-        (pair.node, node.unbond()),
-        (pair.node, node.withdraw_stake()),
+        (pair.node, node_rare.unbond()),
+        (pair.node, node_rare.withdraw_stake()),
     ]
     deposit, stake = world.escrow(pair.escrow), world.node(pair.node)
     for target, body in tries:

@@ -15,7 +15,7 @@ from attestation.witness import attest_message
 from devnet.trace import Trace
 from scripts.compile import source
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, key_of, make_pair, public
-from wrappers import escrow, escrow_rare, node
+from wrappers import escrow, escrow_rare, node, node_rare
 from wrappers.code import Contract
 from wrappers.signed import sign
 
@@ -56,12 +56,21 @@ def code(path: Path) -> str:
 
 
 def test_g7_only_the_messages_whose_bounce_is_handled_leave_with_the_bounce_flag() -> None:
-    """verdict, slash (value stays with attestation, court), two settles (gas reserve), paid and open_job (deposit)."""
+    """verdict, slash, governed, vouched (value stays), settle, accepted (gas reserve), paid, open_job (deposit)."""
     found = {}
     for path in SOURCES:
         if sends := code(path).count("to_bounceable("):
             found[path.stem] = sends
-    assert found == {"attestation": 1, "node": 2, "settle": 1, "court": 1, "rare": 1}
+    assert found == {
+        "attestation": 1,
+        "node": 2,
+        "settle": 1,
+        "court": 1,
+        "rare": 1,
+        "jobs": 1,
+        "governance": 1,
+        "requests": 1,
+    }
 
 
 @pytest.mark.parametrize("where", ["a node that refuses it", "no node at all"])
@@ -109,7 +118,7 @@ def test_g8_who_carries_a_message_for_others_gains_nothing(world: World, pair: P
         "finish": (pair.escrow, escrow.finish()),
         "lower": (pair.escrow, lower),
         "claim_receipt": (pair.node, claim),
-        "collect": (pair.node, node.collect()),
+        "collect": (pair.node, node_rare.collect()),
         "top_up": (pair.escrow, escrow.top_up()),
     }[work]
     before = world.ledger.balance(world.stranger.account)

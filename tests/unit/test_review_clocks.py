@@ -23,7 +23,7 @@ async def test_a_key_is_attested_anew_before_its_term_ends_on_chain(monkeypatch)
     """The chain's time is far from this machine's, jumps, and is away for a while."""
     monkeypatch.setattr(attest, "LOOK_SECONDS", 0.01, raising=False)
     view = View(5_000_000_000)
-    waiting = asyncio.create_task(Attesting(view, None, None).term(5_000_000_000 + 400))
+    waiting = asyncio.create_task(Attesting(view, None, None, None).term(5_000_000_000 + 400))
     await asyncio.sleep(0.05)
     view.now += 299
     view.down = True

@@ -12,6 +12,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from attestation.collateral import Collateral
 from attestation.evidence import Evidence
 from attestation.fetch import CollateralUnavailable
@@ -26,6 +28,7 @@ from chain.wait import until
 from chain.wallet import Wallet
 from worker.agent.enclave_process import Enclave
 from worker.agent.view import ChainView
+from wrappers.signed import KeyConsent, sign
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,8 @@ class Attesting:
 
     view: ChainView
     wallet: Wallet | None
+    release_key: Ed25519PrivateKey
+    """Consents to the enclave's key: a node takes none that its operator did not sign for."""
     collateral_file: Path | None
     source: CollateralSource | None = None
     gpu_manifests: Path | None = None
@@ -77,7 +82,8 @@ class Attesting:
         if evidence.gpu_evidence:
             document["gpu_collateral"] = json.loads(await asyncio.to_thread(self._gpu_collateral))
         _check_image(state, evidence.quote)
-        await verifier.attest(self.wallet, evidence.quote, evidence.binding)
+        consent = sign(KeyConsent(node.node_id, enclave.key), self.release_key)
+        await verifier.attest(self.wallet, evidence.quote, evidence.binding, consent=consent)
         attested_until = await until(
             lambda: self._shown(enclave.key, seqno),
             what="the node to show its new key",

@@ -18,7 +18,8 @@ from worker.agent.run import Ground
 from worker.agent.store import Account, Store
 from worker.agent.view import ChainView, NodeMissing, NodeView
 from wrappers.code import Contract, code_hash
-from wrappers.node import NodeConfig, collect, unbond, withdraw_stake
+from wrappers.node import NodeConfig
+from wrappers.node_rare import collect, unbond, withdraw_stake
 from wrappers.registry import Kind, Parameters, RegistryState, child_address, open_node
 
 OPENING_COSTS_NANO = 300_000_000

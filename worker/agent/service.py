@@ -74,7 +74,7 @@ class Service:
         self.releases = Releases(self.journal, self.view, self.desk, release_key, self._claim_soon)
         url = config.collateral_url
         source = CollateralSource(url, config.data_dir / "collateral") if url else None
-        self.attesting = Attesting(self.view, wallet, config.collateral_file, source, config.gpu_manifests)
+        self.attesting = Attesting(self.view, wallet, release_key, config.collateral_file, source, config.gpu_manifests)
         self._duty: Duty | None = None
         if config.committee is not None and wallet is not None:
             self._duty = Duty(self.view, config.committee, wallet, lambda: self.enclave)
@@ -158,7 +158,7 @@ class Service:
         self._ran = True
         log.info("enclave %d runs with key %s", enclave.pid, enclave.key.hex())
         self.enclave, self._node_epoch = enclave, state.epoch
-        enclave.introduce(Introduce(state.network_id, self.view.account, state.epoch, state.tokens))
+        enclave.introduce(Introduce(self.view.network, self.view.account, state.epoch, state.tokens))
         attesting = asyncio.create_task(self._keep_attested(enclave))
         try:
             self.desk.enclave_came(enclave)

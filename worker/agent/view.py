@@ -99,7 +99,7 @@ class ChainView:
             raise NodeMissing(f"{name} is not a node: {error}. Correct `node` or `registry`") from error
         if state is None or account.account != child_address(self.registry, Kind.NODE, state.owner, state.index):
             raise NodeMissing(f"{name} is not a node of registry {self.registry.hex()}. Correct `node` or `registry`")
-        if state.network_id != self.network:
+        if not state.belongs_to(self.network, account.account):
             raise NodeMissing(f"node {name} belongs to another network. Correct the network profile")
         return state
 

@@ -62,5 +62,5 @@ def payment(message: Message) -> Payment | None:
         return None
 
 
-PAID_WHO_BITS = 256 + 32
-"""owner index."""
+PAID_WHO_BITS = 8 + 256 + 32
+"""kind owner index."""

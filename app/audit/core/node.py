@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.audit.core.facts import Facts, Finding, Line, equal
-from app.audit.core.history import brought, gas_price, rent_paid, strangers_paid
+from app.audit.core.history import brought, gas_price, phases, rent_paid, spent, strangers_paid
 from app.audit.core.messages import op_of, payment, received, succeeded
 from chain.api import Transaction
 from wrappers.cells import CellError
@@ -14,7 +14,20 @@ from wrappers.fees import Gas
 from wrappers.node import ClaimMessage, NodeState
 from wrappers.ops import Op
 from wrappers.registry import Kind, child_address
-from wrappers.signed import network_id, node_id
+from wrappers.signed import network_id
+
+# A slash takes stake; a setting that needs room locks its rent.
+_MOVE_THE_LOCKED = (
+    Op.SLASH,
+    Op.OFFER_CONTROLLER,
+    Op.ACCEPT_CONTROLLER,
+    Op.OFFER_PAYOUT,
+    Op.ACCEPT_PAYOUT,
+    Op.SET_RELEASE_KEY,
+    Op.SET_OFFER,
+    Op.DROP_OFFER,
+    Op.DRAIN,
+)
 
 
 @dataclass(slots=True)
@@ -59,7 +72,7 @@ def check(facts: Facts, state: NodeState) -> tuple[tuple[Finding, ...], Mapping[
         told = tell(facts.history, state)
         findings += _told(state, told)
         strangers = strangers_paid(_own(facts.history), _parties(state, facts.history))
-        rule = "money left only to payout addresses, to escrows with claims, and back to who had sent it"
+        rule = "money left only to payout addresses, escrows, jobs, by the court's word, and back to its sender"
         findings.append(Finding(rule, not strangers, "; ".join(strangers)))
     return tuple(findings), counters
 
@@ -67,8 +80,7 @@ def check(facts: Facts, state: NodeState) -> tuple[tuple[Finding, ...], Mapping[
 def _identity(facts: Facts, state: NodeState) -> Iterator[Finding]:
     address = child_address(state.registry, Kind.NODE, state.owner, state.index)
     yield Finding("the address follows from registry, owner and index", address == facts.account, state.owner.hex())
-    network = network_id(facts.global_id, state.registry)
-    bound = state.network_id == network and state.node_id == node_id(network, facts.account, state.epoch)
+    bound = state.belongs_to(network_id(facts.global_id, state.registry), facts.account)
     yield Finding("it is bound to this network", bound, state.registry.hex())
 
 
@@ -100,6 +112,9 @@ def tell(history: Sequence[Transaction], state: NodeState) -> Told:
             told.locked_nano = brought(one) - state.gas_level_nano - gas_price(one, Gas.NODE_INIT)
         elif received(one, Op.TOP_UP_STAKE):
             told.locked_nano += brought(one) - gas_price(one, Gas.TOP_UP_STAKE)
+        elif any(received(one, op) for op in _MOVE_THE_LOCKED):
+            # All that such a message brought leaves again but what is locked on, or what is taken beyond it.
+            told.locked_nano += brought(one) - spent(one) + phases(one).storage_nano
         elif (paid := payment(one.in_msg)) is not None:
             told.earned_nano += paid.amount_nano
             told.requests += paid.requests
@@ -109,7 +124,12 @@ def tell(history: Sequence[Transaction], state: NodeState) -> Told:
 def _told(state: NodeState, told: Told) -> Iterator[Finding]:
     locked = state.stake_nano + state.rent_reserve_nano
     where = "the history"
-    yield equal("stake and rent reserve are what birth and top-ups brought", locked, told.locked_nano, where)
+    yield equal(
+        "stake and rent reserve are what birth and top-ups brought, less what was slashed",
+        locked,
+        told.locked_nano,
+        where,
+    )
     yield equal("earned = sum of payments", state.earned_nano, told.earned_nano, where)
     yield equal("requests = sum of payments'", state.requests, told.requests, where)
     yield equal("seqno = claims that were taken", state.seqno, told.seqno, where)
@@ -125,6 +145,7 @@ def _parties(state: NodeState, history: Sequence[Transaction]) -> set[bytes]:
     found = {state.payout, state.owner, state.controller, state.attestation}
     for one in history:
         for message in one.out_msgs:
-            if op_of(message.body) == Op.SETTLE and message.destination is not None:
+            named = received(one, Op.SLASH) or received(one, Op.ACCEPT_JOB)
+            if (named or op_of(message.body) == Op.SETTLE) and message.destination is not None:
                 found.add(message.destination)
     return found

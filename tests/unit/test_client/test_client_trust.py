@@ -146,7 +146,7 @@ async def test_verify_prints_the_chain_of_trust_without_a_wallet(
         ({"platform": b"\x01" * 32}, "another platform"),
         ({"tier": 1}, "tier"),
         ({"epoch": 7}, "epoch"),
-        ({"network_id": b"\x01" * 32}, "another network"),
+        ({"node_id": b"\x01" * 32}, "another network"),
     ],
 )
 async def test_g12_the_chain_can_only_narrow(world: Any, changes: dict[str, Any], reason: str) -> None:
