@@ -308,7 +308,16 @@ class Ask:
 
     @classmethod
     def from_cell(cls, cell: Cell) -> Self:
-        """Raises CellError for any other message."""
+        """Raises CellError for any other message: anybody may send the committee anything."""
+        try:
+            return cls._from_cell(cell)
+        except CellError:
+            raise
+        except Exception as error:  # pytoniq-core raises many unrelated types on malformed input
+            raise CellError(f"not a request to a committee: {error}") from error
+
+    @classmethod
+    def _from_cell(cls, cell: Cell) -> Self:
         s = cell.begin_parse()
         if len(cell.bits) != 673 or len(cell.refs) < 3 or s.load_uint(32) != Op.ASK:
             raise CellError("not a request to a committee")

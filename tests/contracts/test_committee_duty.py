@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from committee_stage import Stage, Verifier
-from pytoniq_core import Cell
+from pytoniq_core import Cell, begin_cell
 
 from attestation.committee import Opinion
 from chain.api import AccountState, BlockId, Head, Refused, Transaction
@@ -20,6 +21,7 @@ from worker.agent.enclave_process import Enclave, EnclaveRefused
 from worker.agent.view import ChainView
 from worker.link import Judged
 from wrappers.committee import CommitteeVerdict, Question, Vote
+from wrappers.ops import Op
 from wrappers.signed import sign
 
 YES = Opinion(True)
@@ -145,3 +147,37 @@ async def test_an_account_that_is_no_committee_is_named(stage: Stage) -> None:
     for account in (stage.stranger, Wallet(key_of("nobody")).account):
         with pytest.raises(NoCommittee, match="no committee"):
             await committee_state(chain, account)
+
+
+async def test_g18_messages_that_are_no_requests_stop_no_members_node(stage: Stage) -> None:
+    who, *_ = stage.drawn()
+    empty, ids = Cell.empty(), begin_cell().store_bytes(bytes(64)).end_cell()
+    for identity, consent in ((empty, None), (ids, empty), (ids, "absent")):
+        body = begin_cell().store_uint(Op.ASK, 32).store_bytes(bytes(32)).store_uint(1, 64).store_bytes(bytes(32))
+        body.store_uint(1, 32).store_uint(1, 32).store_ref(identity).store_ref(empty).store_ref(empty)
+        body.store_bit(0 if consent is None else 1)
+        if isinstance(consent, Cell):
+            body.store_ref(consent)
+        stage.ledger.send_internal(
+            source=stage.stranger, destination=stage.account, value_nano=TON, body=body.end_cell()
+        )
+    assert await duty_of(stage, who, Judging(who)).step() == 1
+
+
+async def test_g18_a_member_goes_on_after_what_nobody_foresaw(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    who, *_ = stage.drawn()
+    duty, steps = duty_of(stage, who, Judging(who)), 0
+
+    async def step() -> int:
+        nonlocal steps
+        steps += 1
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(duty, "step", step)
+    monkeypatch.setattr("worker.agent.duty.LOOK_SECONDS", 0.0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await duty.run()
+    assert steps > 1 and "report this" in caplog.text

@@ -88,6 +88,9 @@ class Duty:
                 await self.step()
             except TROUBLE as error:
                 log.warning("the committee's questions wait: %s", error)
+            except Exception:
+                # Strangers write what is read here. Whatever it does to a committee's work, the node goes on serving.
+                log.exception("the committee's questions wait; report this")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def step(self) -> int:
