@@ -27,6 +27,7 @@ from devnet.ledger import Ledger
 from devnet.trace import Trace
 from wrappers import escrow, node, registry
 from wrappers.code import Contract, code, code_hash
+from wrappers.court import CourtState
 from wrappers.fees import Fees, Prices
 from wrappers.node import ClaimEntry, Entry
 from wrappers.registry import Kind, Parameters, Rebuilders, RegistryState
@@ -126,6 +127,8 @@ class World:
 
     def deploy(self) -> None:
         self._deploy(Contract.REGISTRY, self.registry, self.registry_state.to_cell())
+        court_state = CourtState(self.registry, self.registry_state.stub_prefix, self.treasury)
+        self._deploy(Contract.COURT, self.court, court_state.to_cell())
         if self.verifier:
             self._deploy(Contract.ATTESTATION, self.attestation, self.verifier_state)
             for name, body in collateral_messages(mint(self.ledger.now), SIMULATED_ROOT):
