@@ -19,6 +19,7 @@ PRICES = {
     "completion": 800_000_000,
     "reasoning": 800_000_000,
 }
+MAX_JOB_NANO = 1_000_000_000
 MINIMUM_NANO = 20_000_000
 
 
@@ -166,6 +167,7 @@ class Home:
             f'enclave_config = "{self.enclave_config}"\n'
             f'wallet_file = "{self.wallet_file("operator")}"\n'
             f'relayers = ["{self.worker_url}"]\n'
+            f"max_job_nano = {MAX_JOB_NANO}\n"
             "poll_seconds = 1.0\n",
             encoding="utf-8",
         )

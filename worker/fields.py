@@ -106,3 +106,10 @@ class Record:
     @classmethod
     def read(cls, reader: Reader) -> Any:
         return cls(*(codec.read(reader) for codec in cls.LAYOUT))
+
+
+class Message(Record):
+    """One message of the link; `KIND` is its number on the wire."""
+
+    __slots__ = ()
+    KIND: ClassVar[int]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import ClassVar
 
+from worker import job_messages
 from worker.fields import B32, B64, BYTES, FLAG, TEXT, U32, U64, Reader, Record, many
 from worker.fields import LinkError as LinkError
+from worker.fields import Message as Message
 
 MAX_MESSAGE_BYTES = 5 << 20
 CLOSE_SECONDS = 2.0
@@ -19,13 +20,6 @@ CLOSE_SECONDS = 2.0
 
 class LinkClosed(LinkError):
     """The other process is gone."""
-
-
-class Message(Record):
-    """One message of the link; `KIND` is its number on the wire."""
-
-    __slots__ = ()
-    KIND: ClassVar[int]
 
 
 # ------------------------------------------------------------------------------------------------ agent -> enclave
@@ -263,6 +257,7 @@ class Judged(Message):
 
 
 FROM_AGENT: tuple[type[Message], ...] = (Introduce, Attest, Post, Stored, Cancel, SignClaim, Certify, Judge)
+FROM_AGENT += job_messages.FROM_AGENT
 FROM_ENCLAVE: tuple[type[Message], ...] = (
     Ready,
     SealingKeys,
@@ -273,6 +268,7 @@ FROM_ENCLAVE: tuple[type[Message], ...] = (
     Failed,
     Certified,
     Judged,
+    *job_messages.FROM_ENCLAVE,
 )
 _KINDS = {message.KIND: message for message in FROM_AGENT + FROM_ENCLAVE}
 

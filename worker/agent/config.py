@@ -58,6 +58,9 @@ class AgentConfig:
     """... or when the oldest unclaimed receipt is this old, whatever relayers ask for."""
     receipt_claim_nano: int = 10_000_000
     """What an enclave that is gone had signed is claimed singly, at the wallet's gas, from this amount on."""
+    max_job_nano: int = 0
+    """The most that one batch job may put at stake: a job's maximum is slashed when it was accepted and no result came,
+    as when the enclave dies in between. 0: this node takes no jobs."""
     poll_seconds: float = 3.0
     """How often the node's account is read; escrows are read at most this old before they are trusted."""
     enclave_command: tuple[str, ...] = ()
@@ -169,6 +172,7 @@ _PARSERS: dict[str, Callable[[Any, Path], Any]] = {
     "claim_amount_nano": _whole,
     "claim_age_seconds": _whole,
     "receipt_claim_nano": _whole,
+    "max_job_nano": _whole,
     "poll_seconds": _seconds,
     "enclave_command": _texts,
     "enclave_start_seconds": _seconds,

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from pytoniq_core import Cell
 
+from worker.job_messages import JobAccepted, JobFinished, JobPiece, JobRefused
 from worker.link import (
     FROM_ENCLAVE,
     Answer,
@@ -77,6 +78,7 @@ class Enclave:
         on_answer: Callable[[Answer], None],
         on_issued: Callable[[Issued], None],
         on_sealing: Callable[[], None],
+        on_job: Callable[[JobAccepted | JobRefused | JobPiece | JobFinished], None],
     ) -> None:
         self.ready = ready
         self.sealing: tuple[SealingOffer, ...] = ()
@@ -85,6 +87,7 @@ class Enclave:
         self._on_answer = on_answer
         self._on_issued = on_issued
         self._on_sealing = on_sealing
+        self._on_job = on_job
         self._evidence: asyncio.Future[bytes] | None = None
         self._numbered: dict[int, asyncio.Future[Any]] = {}
         """What is waited for, by the number of its order: signed claims, judgements."""
@@ -102,6 +105,14 @@ class Enclave:
 
     def post(self, message: Message) -> None:
         self._link.post(message)
+
+    async def send(self, message: Message) -> None:
+        """The same, for what is large: waits while the enclave is behind. Raises EnclaveGone."""
+        self._check_alive()
+        try:
+            await self._link.send(message)
+        except LinkClosed as error:
+            raise EnclaveGone("the enclave ended") from error
 
     def introduce(self, facts: Introduce) -> None:
         self._link.post(facts)
@@ -196,6 +207,8 @@ class Enclave:
             case SealingKeys():
                 self.sealing = message.keys
                 self._on_sealing()
+            case JobAccepted() | JobRefused() | JobPiece() | JobFinished():
+                self._on_job(message)
             case EvidenceReady():
                 if self._evidence is not None and not self._evidence.done():
                     self._evidence.set_result(message.evidence)
@@ -244,6 +257,7 @@ async def start(
     on_answer: Callable[[Answer], None],
     on_issued: Callable[[Issued], None],
     on_sealing: Callable[[], None],
+    on_job: Callable[[JobAccepted | JobRefused | JobPiece | JobFinished], None],
 ) -> Enclave:
     """A new enclave process that has loaded its model. Raises EnclaveGone."""
     # A folder of its own: nobody else can be there first, and the path is short enough for a socket's name.
@@ -254,7 +268,7 @@ async def start(
         link, ready = await _meet(process, socket, log_file, start_seconds)
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    return Enclave(process, link, ready, on_answer=on_answer, on_issued=on_issued, on_sealing=on_sealing)
+    return Enclave(process, link, ready, on_answer=on_answer, on_issued=on_issued, on_sealing=on_sealing, on_job=on_job)
 
 
 async def _spawn(command: tuple[str, ...], socket: Path, config: Path, log_file: Path) -> asyncio.subprocess.Process:

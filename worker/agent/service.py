@@ -28,6 +28,9 @@ from worker.agent.direct_api import DirectApi
 from worker.agent.duty import Duty
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
 from worker.agent.front import Front, offer_of, outgoing
+from worker.agent.job_records import JobRecords
+from worker.agent.job_relay import JobRelay, http_origin
+from worker.agent.jobs import JobDesk, JobPolicy
 from worker.agent.journal import Journal
 from worker.agent.relayer_link import NodeIdentity, RelayerLink
 from worker.agent.releases import KeyFileError, Releases, public_bytes
@@ -91,6 +94,17 @@ class Service:
         identity = NodeIdentity(network, node, config.max_in_flight)
         front = Front(self._offer, self.desk, self.journal, self.claims, self.releases)
         self.links = tuple(RelayerLink(url, identity, release_key, front) for url in config.relayers)
+        relays = [
+            JobRelay(http_origin(url), network=network, node=node, release_key=release_key) for url in config.relayers
+        ]
+        self.jobs = JobDesk(
+            JobRecords(config.data_dir / "jobs"),
+            self.view,
+            wallet,
+            relays,
+            JobPolicy(config.max_job_nano, config.receipt_claim_nano),
+            lambda: self.enclave if self.ready.is_set() else None,
+        )
         self.direct = None if config.direct is None else Direct(config.direct, DirectApi(front, self.view))
 
     async def run(self) -> None:
@@ -100,6 +114,7 @@ class Service:
                 tasks.create_task(self._enclaves())
                 tasks.create_task(self._claiming())
                 tasks.create_task(self._forgetting())
+                tasks.create_task(self.jobs.run(self.config.poll_seconds))
                 for link in self.links:
                     tasks.create_task(link.run())
                 if self.direct is not None:
@@ -154,6 +169,7 @@ class Service:
             on_answer=self.desk.on_answer,
             on_issued=self.desk.on_issued,
             on_sealing=self._offer_changed,
+            on_job=self.jobs.on_message,
         )
         self._ran = True
         log.info("enclave %d runs with key %s", enclave.pid, enclave.key.hex())
@@ -169,6 +185,7 @@ class Service:
             self.ready.clear()
             self.enclave = self._evidence = None
             self.desk.enclave_gone()
+            self.jobs.enclave_gone()
             if self.direct is not None:
                 self.direct.gone()
             self._offer_changed()
@@ -221,6 +238,7 @@ class Service:
                     "key": self.enclave.key.hex() if self.enclave is not None else None,
                     "serving": self.ready.is_set(),
                     "in_flight": self.desk.in_flight,
+                    "jobs": self.jobs.stages,
                     "relayers": [
                         {
                             "url": link.origin,

@@ -10,11 +10,13 @@ import time
 from dataclasses import dataclass
 
 from chain.api import AccountState, Chain, Head, Status
-from protocol.siblings import may_be_child
+from protocol.siblings import job_of, may_be_child
 from wrappers.cells import CellError
 from wrappers.escrow import EscrowState
+from wrappers.job import JobState
 from wrappers.node import NodeState
 from wrappers.registry import Kind, child_address
+from wrappers.signed import job_id
 
 
 class NodeMissing(Exception):
@@ -78,6 +80,14 @@ class ChainView:
         else:
             self._escrows[escrow] = _EscrowView(state, time.monotonic())
         return state
+
+    async def job(self, job: bytes) -> JobState | None:
+        """The job at this account now; None when the chain agrees that there is none of ours. Raises ChainError."""
+        account = await self._read(job)
+        if account.status is not Status.ACTIVE or account.data is None:
+            return None
+        state = job_of(account.data, job, self.registry)
+        return state if state is not None and state.job_id == job_id(self.network, job, state.epoch) else None
 
     async def _read(self, account: bytes) -> AccountState:
         # A burst of requests from one client must not become a burst of reads.

@@ -61,6 +61,9 @@ class EnclaveConfig:
     """Requests that are answered at once; more are turned away as busy."""
     max_unacked: int = 64
     """Receipts that one client may leave unaccepted before it is asked to catch up."""
+    job_lines: int = 2
+    """Lines of batch jobs that run at once, all jobs together: what is left of the engine stays with requests. 0: this
+    node takes no jobs."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     gpu: GpuConfig | None = None
 
@@ -136,6 +139,7 @@ def _check(config: EnclaveConfig, where: str) -> None:
         if not 0 <= getattr(prices, name) < 1 << 63:
             raise ConfigError(f"{where}: prices.{name} must be at least 0 and below 2^63 nanoTON")
     bounds = {"sealing_seconds": (60, MAX_SEALING_SECONDS), "max_in_flight": (1, 4096), "max_unacked": (1, 65536)}
+    bounds["job_lines"] = (0, 4096)
     for name, (low, high) in bounds.items():
         if not low <= getattr(config, name) <= high:
             raise ConfigError(f"{where}: {name} must be from {low} to {high}")

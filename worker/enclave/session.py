@@ -28,11 +28,13 @@ from worker.enclave.books import Books, BooksError
 from worker.enclave.config import EnclaveConfig
 from worker.enclave.direct import Direct
 from worker.enclave.gpu import GpuFailed, GpuGuard
+from worker.enclave.jobs import Jobs
 from worker.enclave.judge import answer_to
 from worker.enclave.keys import Keys
 from worker.enclave.opening import open_request
 from worker.enclave.wire import Outbox
 from worker.engine.api import Engine, ModelInfo
+from worker.job_messages import JobBegin, JobDrop, JobInput, JobRun
 from worker.link import (
     Attest,
     Cancel,
@@ -92,6 +94,7 @@ class _Node:
     facts: Introduce
     node_id: bytes
     books: Books
+    jobs: Jobs
 
 
 @dataclass(slots=True)
@@ -159,6 +162,9 @@ class Session:
                 self._spawn(self._certify(message))
             case Judge():
                 self._spawn(self._judge(self._introduced().facts.network, message))
+            case JobBegin() | JobInput() | JobRun() | JobDrop():
+                if (work := self._introduced().jobs.take(message)) is not None:
+                    self._spawn(work)
             case _:
                 raise LinkError(f"{type(message).__name__} is not for the enclave")
 
@@ -190,7 +196,11 @@ class Session:
             raise LinkError("the agent introduced a second node: one enclave serves one node")
         id_ = node_id(facts.network, facts.node, facts.node_epoch)
         books = Books(self._have.keys, facts.node, id_, facts.tokens, self._have.config.max_unacked)
-        self._node = _Node(facts, id_, books)
+        have = self._have
+        lines = have.config.job_lines
+        send = self._link.send
+        jobs = Jobs(have.keys, have.engine, have.model, self._terms, facts, lines, send, self._gpu_fault)
+        self._node = _Node(facts, id_, books, jobs)
         self._spawn(self._rotate(self._node))
 
     async def _rotate(self, node: _Node) -> None:
@@ -221,6 +231,8 @@ class Session:
         await self._link.send(Failed("gpu", 0, fault, GPU_CURE))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_ANSWERS_SECONDS):
+                if self._node is not None:
+                    await self._node.jobs.cut()
                 while self._running:
                     await next(iter(self._running.values())).ended.wait()
         await self._link.close()

@@ -1,0 +1,103 @@
+"""Sealed inputs from a relayer, sealed results to it, piece by piece: what breaks off is gone on with."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from protocol import strict_json
+from protocol.errors import ProtocolError
+from protocol.job_link import MAX_ENTRY_BYTES, PATH, PIECE_BYTES, Entry, node_request
+from protocol.link import BadMessage, number
+
+TIMEOUT_SECONDS = 60.0
+MAX_ENTRIES = 64
+
+
+class RelayTrouble(Exception):
+    """The relayer is away or says no. Names it; the agent tries again by itself."""
+
+
+def http_origin(url: str) -> str:
+    """Where the relayer of this link's URL (ws://, wss://) keeps jobs."""
+    return "http" + url.rstrip("/").removeprefix("ws")
+
+
+class JobRelay:
+    """One relayer, asked in the name of one node."""
+
+    def __init__(
+        self,
+        origin: str,
+        *,
+        network: bytes,
+        node: bytes,
+        release_key: Ed25519PrivateKey,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.origin = origin
+        self._network = network
+        self._node = node
+        self._release_key = release_key
+        self._clock = clock
+
+    async def entries(self) -> tuple[Entry, ...]:
+        """Jobs that are sealed to this node. Raises RelayTrouble."""
+        data = await self._ask("GET", PATH, {}, MAX_ENTRIES * MAX_ENTRY_BYTES)
+        try:
+            body = strict_json.parse(data)
+            rows = body["jobs"] if isinstance(body, dict) else None
+            if not isinstance(rows, list):
+                raise BadMessage("no list of jobs")
+            return tuple(Entry.from_json(row) for row in rows[:MAX_ENTRIES] if isinstance(row, dict))
+        except (ValueError, KeyError, ProtocolError) as error:
+            raise RelayTrouble(f"{self.origin} lists no jobs that can be read: {error}") from error
+
+    async def input_piece(self, job: bytes, offset: int) -> bytes:
+        """Raises RelayTrouble."""
+        return await self._ask("GET", f"{PATH}/{job.hex()}/input", {"offset": str(offset)}, PIECE_BYTES)
+
+    async def put_result(self, job: bytes, data: bytes, digest: bytes) -> None:
+        """All of it, from where the relayer has it. Raises RelayTrouble."""
+        have, facts = 0, {"size": str(len(data)), "hash": digest.hex()}
+        while have < len(data):
+            piece = data[have : have + PIECE_BYTES]
+            answer = await self._ask("PUT", f"{PATH}/{job.hex()}/result", {**facts, "offset": str(have)}, 4096, piece)
+            try:
+                body = json.loads(answer)
+                got = number(body, "bytes", 63) if isinstance(body, dict) else 0
+            except (ValueError, BadMessage) as error:
+                raise RelayTrouble(f"{self.origin} does not say what it has of the result") from error
+            if got <= have or got > len(data):
+                raise RelayTrouble(f"{self.origin} takes no more of the result than {got} bytes")
+            have = got
+
+    async def _ask(self, method: str, path: str, query: dict[str, str], most: int, data: bytes | None = None) -> bytes:
+        at = int(self._clock())
+        signed = node_request(network=self._network, node=self._node, at=at)
+        headers: dict[str, Any] = {
+            "Cocoon-Node": self._node.hex(),
+            "Cocoon-Time": str(at),
+            "Cocoon-Signature": self._release_key.sign(signed).hex(),
+        }
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.request(method, self.origin + path, params=query, headers=headers, data=data) as response,
+            ):
+                body = bytearray()
+                async for part in response.content.iter_chunked(1 << 16):
+                    body += part
+                    if len(body) > most:
+                        raise RelayTrouble(f"{self.origin} sends more than was asked for")
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise RelayTrouble(f"{self.origin} cannot be reached: {error or type(error).__name__}") from error
+        if response.status != 200:
+            raise RelayTrouble(f"{self.origin} answers HTTP {response.status} to {method} {path}")
+        return bytes(body)

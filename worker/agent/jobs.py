@@ -1,0 +1,323 @@
+"""Batch jobs at the agent: gets sealed inputs, has the enclave accept and run them, and keeps to what was accepted.
+
+Every round reads the chain and takes one step per job (`worker.agent.job_core`), so that nothing depends on what an
+earlier process meant to do. An enclave that dies between acceptance and result costs its operator the job's maximum:
+what one job may put at stake is his setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from wrappers.node_rare import accept_job
+
+from chain.api import ChainError
+from chain.outgoing import Outgoing
+from chain.wallet import Wallet
+from protocol.errors import Code
+from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
+from worker.agent.job_core import POST_MARGIN_SECONDS, Facts, Step, next_step
+from worker.agent.job_records import JobRecord, JobRecords, Stage
+from worker.agent.job_relay import JobRelay, RelayTrouble
+from worker.agent.view import ChainView, NodeMissing
+from worker.job_messages import (
+    PIECE_BYTES,
+    JobAccepted,
+    JobBegin,
+    JobDrop,
+    JobFinished,
+    JobInput,
+    JobPiece,
+    JobRefused,
+    JobRun,
+)
+from wrappers.job import JobState, finish_job, job_posted
+
+log = logging.getLogger(__name__)
+
+MESSAGE_NANO = 50_000_000
+"""Above the need of accept_job and job_posted; what is not used becomes the node's reserve or comes back."""
+COLLECT_NANO = 15_000_000
+"""Above the need of finish_job; what is not used goes to the client's escrow."""
+AGAIN_SECONDS = 45.0
+"""The chain must have had time to show a message before it is sent again."""
+OPENING_SECONDS = 180.0
+MAX_JOBS = 16
+"""Kept at once; a relayer that lists more has them wait."""
+_FROM_ENCLAVE = JobAccepted | JobRefused | JobPiece | JobFinished
+_LATER = frozenset({Code.NODE_BUSY.value, Code.NODE_NOT_LIVE.value})
+
+
+@dataclass(frozen=True, slots=True)
+class JobPolicy:
+    max_job_nano: int
+    """The most that one accepted job may put at stake; 0: no jobs."""
+    collect_nano: int
+    """Least pay for which the agent itself ends a job that its client does not."""
+
+
+class JobDesk:
+    """`enclave`: the one whose key the chain shows as attested, None while there is none."""
+
+    def __init__(
+        self,
+        records: JobRecords,
+        view: ChainView,
+        wallet: Wallet | None,
+        relays: Sequence[JobRelay],
+        policy: JobPolicy,
+        enclave: Callable[[], Enclave | None],
+    ) -> None:
+        self._records = records
+        self._view = view
+        self._wallet = wallet
+        self._relays = {relay.origin: relay for relay in relays}
+        self._policy = policy
+        self._enclave = enclave
+        self._opening: dict[bytes, asyncio.Future[bytes]] = {}
+        self._parts: dict[bytes, bytearray] = {}
+        self._running: set[bytes] = set()
+        self._sent: dict[tuple[bytes, Step], float] = {}
+        self._told: set[tuple[bytes, Step]] = set()
+        self._storing: set[asyncio.Task[None]] = set()
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """By job account in hex: what `cocoon node status` shows."""
+        return {
+            one.job.hex(): "running" if one.job in self._running else one.stage.value for one in self._records.all()
+        }
+
+    async def run(self, seconds: float) -> None:
+        """Until cancelled."""
+        if self._wallet is None or not (self._policy.max_job_nano or self._records.all()):
+            return
+        try:
+            while True:
+                try:
+                    await self.step()
+                except (ChainError, NodeMissing, OSError) as error:
+                    log.warning("jobs wait: %s", error)
+                await asyncio.sleep(seconds)
+        finally:
+            await asyncio.gather(*self._storing, return_exceptions=True)
+
+    async def step(self) -> None:
+        """One round over everything. Raises ChainError, NodeMissing, OSError."""
+        if self._policy.max_job_nano:
+            for relay in self._relays.values():
+                await self._discover(relay)
+        now = (await self._view.head()).now
+        for record in self._records.all():
+            await self._advance(record, now)
+
+    async def _discover(self, relay: JobRelay) -> None:
+        try:
+            entries = await relay.entries()
+        except RelayTrouble as trouble:
+            log.debug("%s", trouble)
+            return
+        for entry in entries:
+            if self._records.get(entry.job) is None and len(self._records.all()) < MAX_JOBS:
+                facts = (entry.job, entry.escrow, entry.index, entry.spec, entry.wraps)
+                if await self._worth(entry.job, entry.keep_until):
+                    await asyncio.to_thread(self._records.put, JobRecord(*facts, relay.origin, entry.keep_until))
+
+    async def _worth(self, job: bytes, keep_until: int) -> bool:
+        """Only what the chain shows, open and for us, is fetched: nobody fills this disk for nothing."""
+        state, now = await self._view.job(job), (await self._view.head()).now
+        if state is None or now > keep_until or (job, Step.FORGET) in self._told:
+            return False
+        open_ = state.acceptance is None and now < state.config.deadline
+        return open_ and self._view.account in state.config.nodes
+
+    async def _advance(self, record: JobRecord, now: int) -> None:
+        state = await self._view.job(record.job)
+        if state is not None and record.epoch != state.epoch:
+            record = await self._change(record, epoch=state.epoch) or record
+        node = (await self._view.node()).state
+        enclave = self._enclave() if not node.unbond_at else None
+        facts = Facts(
+            self._view.account,
+            None if enclave is None else enclave.key,
+            state,
+            now,
+            self._policy.max_job_nano,
+            record.job in self._running,
+            record.amount_nano >= self._policy.collect_nano,
+        )
+        step = next_step(record, facts)
+        try:
+            await self._do(step, record, state, enclave, now)
+        except (RelayTrouble, EnclaveGone, EnclaveRefused, TimeoutError, ChainError) as error:
+            log.warning("job %s waits at %s: %s", record.job.hex(), step.name.lower(), error)
+
+    async def _do(
+        self, step: Step, record: JobRecord, state: JobState | None, enclave: Enclave | None, now: int
+    ) -> None:
+        match step:
+            case Step.WAIT:
+                return
+            case Step.FETCH:
+                await self._fetch(record)
+            case Step.DELIVER:
+                await self._deliver(record)
+            case Step.FORGET:
+                self._forget(record)
+            case Step.LOST:
+                self._tell(
+                    record,
+                    step,
+                    "job %s was accepted and its result cannot be made or posted any more: its maximum is at stake",
+                )
+            case Step.OFFER if enclave is not None and state is not None:
+                await self._offer(record, state, enclave)
+            case Step.RUN if enclave is not None and state is not None:
+                end = state.config.deadline + state.config.grace - POST_MARGIN_SECONDS
+                self._running.add(record.job)
+                self._parts[record.job] = bytearray()
+                # The chain's clock rules, and this machine's may be another.
+                await enclave.send(JobRun(record.job, int(time.time()) + end - now))
+                log.info("job %s runs", record.job.hex())
+            case Step.ACCEPT:
+                body = accept_job(record.job, record.epoch, record.key, record.acceptance)
+                await self._send(record, step, Outgoing(self._view.account, MESSAGE_NANO, body))
+            case Step.POST:
+                body = job_posted(record.result, record.amount_nano, record.inner, record.signature)
+                await self._send(record, step, Outgoing(record.job, MESSAGE_NANO, body))
+            case Step.COLLECT:
+                await self._send(record, step, Outgoing(record.job, COLLECT_NANO, finish_job()))
+
+    # ---- steps
+
+    async def _fetch(self, record: JobRecord) -> None:
+        relay = self._relays.get(record.relayer)
+        if relay is None:
+            raise RelayTrouble(f"{record.relayer} is not configured any more")
+        whole, size = False, record.parsed.size
+        while not whole:
+            at = await asyncio.to_thread(self._records.input_size, record.job)
+            piece = await relay.input_piece(record.job, at) if at < size else b""
+            if at < size and not piece:
+                raise RelayTrouble(f"{record.relayer} has only {at} of {size} bytes")
+            whole = await asyncio.to_thread(self._records.add_input, record.job, piece)
+            if not whole and not await asyncio.to_thread(self._records.input_size, record.job):
+                raise RelayTrouble(f"{record.relayer} sent another input than the job names")
+        await self._change(record, stage=Stage.HELD)
+
+    async def _offer(self, record: JobRecord, state: JobState, enclave: Enclave) -> None:
+        answer = self._opening[record.job] = asyncio.get_running_loop().create_future()
+        try:
+            data = await asyncio.to_thread(self._records.input, record.job)
+            await enclave.send(JobBegin(record.job, state.epoch, state.config.maximum_nano, record.spec, record.wraps))
+            for at in range(0, len(data), PIECE_BYTES):
+                await enclave.send(JobInput(record.job, data[at : at + PIECE_BYTES]))
+            async with asyncio.timeout(OPENING_SECONDS):
+                signature = await answer
+        except _Refused as refused:
+            if refused.code in _LATER:
+                raise EnclaveRefused(str(refused)) from refused
+            log.warning("job %s is not taken: %s", record.job.hex(), refused)
+            self._forget(record)
+            return
+        finally:
+            self._opening.pop(record.job, None)
+        await self._change(record, stage=Stage.SIGNED, key=enclave.key, acceptance=signature)
+
+    async def _deliver(self, record: JobRecord) -> None:
+        relay = self._relays.get(record.relayer)
+        if relay is None:
+            raise RelayTrouble(f"{record.relayer} is not configured any more")
+        data = await asyncio.to_thread(self._records.result, record.job)
+        await relay.put_result(record.job, data, record.result)
+        await self._change(record, delivered=True)
+        log.info("job %s: result delivered", record.job.hex())
+
+    async def _send(self, record: JobRecord, step: Step, message: Outgoing) -> None:
+        place = (record.job, step)
+        if self._wallet is None or time.monotonic() - self._sent.get(place, -AGAIN_SECONDS) < AGAIN_SECONDS:
+            return
+        sent = await self._wallet.send(self._view.chain, [message])
+        self._sent[place] = time.monotonic()
+        await sent.landed(self._view.chain)
+        log.info("job %s: %s sent", record.job.hex(), step.name.lower())
+
+    def _forget(self, record: JobRecord) -> None:
+        enclave = self._enclave()
+        if enclave is not None:
+            enclave.post(JobDrop(record.job))
+        self._told.add((record.job, Step.FORGET))
+        self._records.forget(record.job)
+        self._running.discard(record.job)
+        log.info("job %s is over here", record.job.hex())
+
+    def _tell(self, record: JobRecord, step: Step, text: str) -> None:
+        if (record.job, step) not in self._told:
+            self._told.add((record.job, step))
+            log.error(text, record.job.hex())
+
+    async def _change(self, record: JobRecord, **changes: object) -> JobRecord | None:
+        return await asyncio.to_thread(self._records.change, record.job, **changes)
+
+    # ---- the enclave
+
+    def on_message(self, message: _FROM_ENCLAVE) -> None:
+        match message:
+            case JobAccepted():
+                self._answer(message.job, message.signature)
+            case JobRefused():
+                self._answer(message.job, _Refused(message))
+            case JobPiece():
+                if (parts := self._parts.get(message.job)) is not None:
+                    parts += message.data
+            case JobFinished():
+                task = asyncio.ensure_future(self._finished(message, bytes(self._parts.pop(message.job, b""))))
+                self._storing.add(task)
+                task.add_done_callback(self._storing.discard)
+
+    def enclave_gone(self) -> None:
+        for job in tuple(self._opening):
+            self._answer(job, EnclaveGone("the enclave ended while it opened a job"))
+        self._running.clear()
+        self._parts.clear()
+
+    def _answer(self, job: bytes, answer: bytes | Exception) -> None:
+        waiting = self._opening.get(job)
+        if waiting is None or waiting.done():
+            return
+        if isinstance(answer, bytes):
+            waiting.set_result(answer)
+        else:
+            waiting.set_exception(answer)
+
+    async def _finished(self, message: JobFinished, data: bytes) -> None:
+        """Until it is on disk, result and signature exist in this process alone: so until the disk takes it."""
+        while True:
+            try:
+                await asyncio.to_thread(self._records.put_result, message.job, data)
+                await asyncio.to_thread(
+                    self._records.change,
+                    message.job,
+                    stage=Stage.FINISHED,
+                    result=message.result,
+                    amount_nano=message.amount_nano,
+                    inner=message.inner,
+                    signature=message.signature,
+                )
+            except OSError as error:
+                log.error("the result of job %s cannot be stored: %s; make room on the disk", message.job.hex(), error)
+                await asyncio.sleep(5)
+            else:
+                break
+        self._running.discard(message.job)
+        log.info("job %s is finished: %d nanoTON", message.job.hex(), message.amount_nano)
+
+
+class _Refused(Exception):
+    def __init__(self, message: JobRefused) -> None:
+        super().__init__(f"{message.cause}; {message.cure}")
+        self.code = message.code
