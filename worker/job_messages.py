@@ -40,7 +40,10 @@ class JobInput(Message):
 
 @dataclass(frozen=True, slots=True)
 class JobRun(Message):
-    """The acceptance is on chain: run it. Lines that have no answer by `ends_at` (unix seconds) get an error."""
+    """The acceptance is on chain: run it. Lines that have no answer by `ends_at` (unix seconds) get an error.
+
+    Again, with a time that is over: end it now.
+    """
 
     KIND = 18
     LAYOUT = (B32, U64)

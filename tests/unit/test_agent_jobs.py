@@ -193,6 +193,8 @@ class FakeEnclave:
 
     async def send(self, message) -> None:
         self.got.append(message)
+        if message == JobRun(JOB, 0):
+            self.finish()
         inputs = b"".join(one.data for one in self.got if isinstance(one, JobInput))
         if isinstance(message, JobInput) and self.dies:
             self.desk.enclave_gone()
@@ -277,6 +279,18 @@ async def test_g16_a_kill_in_between_loses_no_result(place: Place) -> None:
     place.enclave.key = b"another key".ljust(32)
     await place.steps()
     assert place.stage == "finished" and place.sent[-1] == JOB, "posted by the process after"
+
+
+async def test_an_agent_that_stops_has_what_runs_ended_and_stored(place: Place) -> None:
+    await place.steps(3)
+    place.chain.state = state(accepted=OURS)
+    await place.steps()
+    assert place.stage == "running"
+    await place.desk.stop()
+    assert place.stage == "finished"
+    place.restart()
+    await place.steps()
+    assert place.sent[-1] == JOB
 
 
 async def test_an_enclave_that_dies_while_it_opens_is_asked_again(place: Place) -> None:

@@ -215,6 +215,18 @@ async def test_a_job_whose_time_is_up_ends_with_what_there_is(house: House) -> N
     assert house.engine.closed_streams == 2
 
 
+async def test_a_running_job_can_be_ended_with_what_there_is(house: House) -> None:
+    job = Job(house)
+    job.post()
+    await house.agent.expect(JobAccepted)
+    house.engine.gate, house.engine.gate_after = asyncio.Event(), 0
+    house.agent.link.post(JobRun(JOB, int(time.time() + 60)))
+    await asyncio.wait_for(house.engine.held.wait(), 5)
+    house.agent.link.post(JobRun(JOB, int(time.time() + 30)))
+    finished, data = await job.run(seconds=-1)
+    assert [one.error["code"] for one in job.answers(job.read(finished, data))] == ["timeout"] * 2
+
+
 async def test_jobs_leave_places_to_requests() -> None:
     house = await House().start(ScriptedEngine(), job_lines=2)
     try:

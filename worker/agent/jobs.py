@@ -46,6 +46,7 @@ COLLECT_NANO = 15_000_000
 AGAIN_SECONDS = 45.0
 """The chain must have had time to show a message before it is sent again."""
 OPENING_SECONDS = 180.0
+STOP_SECONDS = 20.0
 MAX_JOBS = 16
 """Kept at once; a relayer that lists more has them wait."""
 _FROM_ENCLAVE = JobAccepted | JobRefused | JobPiece | JobFinished
@@ -84,6 +85,7 @@ class JobDesk:
         self._sent: dict[tuple[bytes, Step], float] = {}
         self._told: set[tuple[bytes, Step]] = set()
         self._storing: set[asyncio.Task[None]] = set()
+        self._stopped = asyncio.Event()
 
     @property
     def stages(self) -> dict[str, str]:
@@ -265,6 +267,24 @@ class JobDesk:
 
     # ---- the enclave
 
+    async def stop(self) -> None:
+        """End what runs with the answers that there are and store them: the process after this one posts them.
+
+        Without it every restart would cost the stake of what runs: only this enclave's key can sign its results.
+        """
+        enclave = self._enclave()
+        if enclave is None or not self._running:
+            return
+        try:
+            for job in self._running:
+                await enclave.send(JobRun(job, 0))
+            async with asyncio.timeout(STOP_SECONDS):
+                while self._running:
+                    await asyncio.gather(self._stopped.wait(), *self._storing)
+                    self._stopped.clear()
+        except (EnclaveGone, TimeoutError):
+            log.error("jobs were running and their results did not come: their maxima are at stake")
+
     def on_message(self, message: _FROM_ENCLAVE) -> None:
         match message:
             case JobAccepted():
@@ -283,6 +303,7 @@ class JobDesk:
         for job in tuple(self._opening):
             self._answer(job, EnclaveGone("the enclave ended while it opened a job"))
         self._running.clear()
+        self._stopped.set()
         self._parts.clear()
 
     def _answer(self, job: bytes, answer: bytes | Exception) -> None:
@@ -314,6 +335,7 @@ class JobDesk:
             else:
                 break
         self._running.discard(message.job)
+        self._stopped.set()
         log.info("job %s is finished: %d nanoTON", message.job.hex(), message.amount_nano)
 
 

@@ -69,14 +69,27 @@ async def _run(config: AgentConfig, announce: Callable[[str], None]) -> None:
         await base.chain.close()
         raise
     work = asyncio.create_task(service.run())
+    leaving: list[asyncio.Task[None]] = []
+
+    async def leave() -> None:
+        await service.jobs.stop()
+        work.cancel()
+
+    def stop() -> None:
+        if leaving:
+            work.cancel()  # whoever asks twice does not want to wait
+        else:
+            leaving.append(asyncio.create_task(leave()))
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     announcing = asyncio.create_task(_announce(service, announce))
     try:
         with contextlib.suppress(asyncio.CancelledError):
             await work
     finally:
-        announcing.cancel()
+        for task in (announcing, *leaving):
+            task.cancel()
         server.close()
         await base.chain.close()
 

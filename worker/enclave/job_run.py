@@ -76,14 +76,12 @@ class Runner:
     def __init__(self, engine: api.Engine, together: int) -> None:
         self._engine = engine
         self._places = asyncio.Semaphore(together)
-        self._cut = asyncio.Event()
 
-    def cut(self) -> None:
-        """End every run now and from here on, with the answers that there are."""
-        self._cut.set()
+    async def run(self, steps: tuple[Step, ...], cache_salt: str, seconds: float, cut: asyncio.Event) -> Done:
+        """Never raises for what engine or client do wrong.
 
-    async def run(self, steps: tuple[Step, ...], cache_salt: str, seconds: float) -> Done:
-        """Never raises for what engine or client do wrong. What has no answer after `seconds` gets an error."""
+        What has no answer after `seconds`, or when `cut` is set, gets an error.
+        """
         lines: list[bytes | None] = [None] * len(steps)
         usages: list[Usage] = [Usage()] * len(steps)
 
@@ -92,7 +90,7 @@ class Runner:
                 lines[number], usages[number] = await self._line(number + 1, step, cache_salt)
 
         tasks = [asyncio.create_task(one(number, step)) for number, step in enumerate(steps)]
-        ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._cut.wait()), asyncio.gather(*tasks)]
+        ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(cut.wait()), asyncio.gather(*tasks)]
         try:
             await asyncio.wait(ends, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
         finally:

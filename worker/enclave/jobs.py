@@ -59,6 +59,7 @@ class _Held:
     opened: jobs.JobInput | None = field(default=None, repr=False)
     steps: tuple[Step, ...] = field(default=(), repr=False)
     acceptance: bytes = b""
+    cut: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
 
 class _No(Exception):
@@ -113,7 +114,8 @@ class Jobs:
 
     async def cut(self) -> None:
         """End what runs with the answers that there are; returns when the results are with the agent."""
-        self._runner.cut()
+        for held in self._held.values():
+            held.cut.set()
         await self._idle.wait()
 
     # ---- opening
@@ -215,7 +217,11 @@ class Jobs:
 
     def _run(self, message: JobRun) -> Awaitable[None] | None:
         held = self._held.get(message.job)
-        if held is None or held.state is not _State.ACCEPTED or held.opened is None:
+        if held is None or held.opened is None:
+            return None
+        if held.state is _State.RUNNING:
+            if message.ends_at <= time.time():
+                held.cut.set()
             return None
         held.state = _State.RUNNING
         self._ran.add(held.id)
@@ -227,7 +233,7 @@ class Jobs:
         # Prefixes are shared within the job, by salt, and with nobody else (G15).
         salt = self._keys.cache_salt(held.begin.job, hashlib.sha256(secret).digest())
         try:
-            done = await self._runner.run(held.steps, salt, ends_at - time.time())
+            done = await self._runner.run(held.steps, salt, ends_at - time.time(), held.cut)
             model = self._model.model_hash
             inner = jobs.usage_cell(secret, held.id, held.spec, model, done.usage, done.stop, done.answers)
             sealed = await asyncio.to_thread(jobs.seal_result, secret, held.id, held.spec, inner, done.answers)

@@ -162,11 +162,14 @@ class Session:
                 self._spawn(self._certify(message))
             case Judge():
                 self._spawn(self._judge(self._introduced().facts.network, message))
-            case JobBegin() | JobInput() | JobRun() | JobDrop():
-                if (work := self._introduced().jobs.take(message)) is not None:
-                    self._spawn(work)
             case _:
-                raise LinkError(f"{type(message).__name__} is not for the enclave")
+                self._dispatch_job(message)
+
+    def _dispatch_job(self, message: Message) -> None:
+        if not isinstance(message, JobBegin | JobInput | JobRun | JobDrop):
+            raise LinkError(f"{type(message).__name__} is not for the enclave")
+        if (work := self._introduced().jobs.take(message)) is not None:
+            self._spawn(work)
 
     def _introduced(self) -> _Node:
         if self._node is None:
