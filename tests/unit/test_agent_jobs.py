@@ -139,6 +139,7 @@ class Chain:
         self.state: JobState | None = state()
         self.now = NOW
         self.sent: list = []
+        self.draining = False
         self.account = NODE
         self.chain = self
 
@@ -149,7 +150,7 @@ class Chain:
         return self.state
 
     async def node(self):
-        return type("View", (), {"state": type("Node", (), {"unbond_at": 0})})
+        return type("View", (), {"state": type("Node", (), {"unbond_at": 0, "draining": self.draining})})
 
     async def send(self, chain, messages):
         self.sent += messages
@@ -226,6 +227,12 @@ class Place:
         for _ in range(count):
             await self.desk.step()
 
+    async def stored(self) -> None:
+        """Until the disk has what the enclave sent."""
+        async with asyncio.timeout(10):
+            while self.stage != "finished":
+                await asyncio.sleep(0.01)
+
     @property
     def stage(self) -> str | None:
         return self.desk.stages.get(JOB.hex())
@@ -250,7 +257,7 @@ async def test_a_job_from_the_relayer_to_its_pay(place: Place) -> None:
     runs = [one for one in place.enclave.got if isinstance(one, JobRun)]
     assert place.stage == "running" and len(runs) == 1
     place.enclave.finish()
-    await asyncio.sleep(0.1)
+    await place.stored()
     await place.steps()
     assert place.stage == "finished" and place.sent == [NODE, JOB]
     place.chain.state = state(accepted=OURS, posted=DIGEST)
@@ -274,7 +281,7 @@ async def test_g16_a_kill_in_between_loses_no_result(place: Place) -> None:
     place.chain.state = state(accepted=OURS)
     await place.steps()
     place.enclave.finish()
-    await asyncio.sleep(0.1)
+    await place.stored()
     place.restart()
     place.enclave.key = b"another key".ljust(32)
     await place.steps()
@@ -291,6 +298,17 @@ async def test_an_agent_that_stops_has_what_runs_ended_and_stored(place: Place) 
     place.restart()
     await place.steps()
     assert place.sent[-1] == JOB
+
+
+async def test_a_draining_node_takes_no_new_jobs_and_ends_what_it_took(place: Place) -> None:
+    place.chain.draining = True
+    await place.steps(3)
+    assert place.stage == "held"
+    place.chain.draining = False
+    await place.steps(2)
+    place.chain.draining, place.chain.state = True, state(accepted=OURS)
+    await place.steps()
+    assert place.stage == "running"
 
 
 async def test_an_enclave_that_dies_while_it_opens_is_asked_again(place: Place) -> None:

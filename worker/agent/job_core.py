@@ -57,6 +57,8 @@ class Facts:
     """Whether the enclave was told to run it."""
     may_collect: bool = True
     """Whether its pay is worth the message."""
+    takes_new: bool = True
+    """A node that drains or unbonds accepts nothing more; what it accepted it owes all the same."""
 
 
 def next_step(record: JobRecord, facts: Facts) -> Step:
@@ -86,7 +88,7 @@ def _open(record: JobRecord, facts: Facts, chain: JobState) -> Step:
         return Step.FORGET
     if record.stage is Stage.FETCHING:
         return Step.FETCH
-    if facts.key is None:
+    if facts.key is None or not facts.takes_new:
         return Step.WAIT
     return Step.ACCEPT if record.stage is Stage.SIGNED and record.key == facts.key else Step.OFFER
 

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from wrappers.node_rare import accept_job
-
 from chain.api import ChainError
 from chain.outgoing import Outgoing
 from chain.wallet import Wallet
@@ -36,6 +34,7 @@ from worker.job_messages import (
     JobRun,
 )
 from wrappers.job import JobState, finish_job, job_posted
+from wrappers.node_rare import accept_job
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +141,7 @@ class JobDesk:
         if state is not None and record.epoch != state.epoch:
             record = await self._change(record, epoch=state.epoch) or record
         node = (await self._view.node()).state
-        enclave = self._enclave() if not node.unbond_at else None
+        enclave = self._enclave()
         facts = Facts(
             self._view.account,
             None if enclave is None else enclave.key,
@@ -151,6 +150,7 @@ class JobDesk:
             self._policy.max_job_nano,
             record.job in self._running,
             record.amount_nano >= self._policy.collect_nano,
+            takes_new=not node.unbond_at and not node.draining,
         )
         step = next_step(record, facts)
         try:
