@@ -1,12 +1,12 @@
 """Batch jobs at the agent: what it does next, from records and chain alone, and that a crash changes nothing."""
 
-import asyncio
 import dataclasses
 import hashlib
 from pathlib import Path
 
 import pytest
 
+from chain.wait import until
 from protocol.jobs import Wrap, wraps_to_bytes
 from protocol.sealing import WRAP_OVERHEAD
 from worker.agent.enclave_process import EnclaveGone
@@ -229,9 +229,11 @@ class Place:
 
     async def stored(self) -> None:
         """Until the disk has what the enclave sent."""
-        async with asyncio.timeout(10):
-            while self.stage != "finished":
-                await asyncio.sleep(0.01)
+
+        async def finished() -> bool | None:
+            return self.stage == "finished" or None
+
+        await until(finished, what="the result to be stored", timeout_seconds=10, interval_seconds=0.01)
 
     @property
     def stage(self) -> str | None:
