@@ -109,6 +109,8 @@ class JobInput:
                 raise Malformed("the job's input has an unknown version", Peer.CLIENT)
             job = cls(s.take(commitments.SECRET_BYTES), s.uint(64), read_terms(s), s.take(s.uint(32)))
             s.zeros()
+            if not 1 <= len(job.body) <= MAX_BODY_BYTES:
+                raise Malformed(f"the job's lines have {len(job.body)} bytes, not 1 to {MAX_BODY_BYTES}", Peer.CLIENT)
         except Malformed as error:
             raise Malformed(error.cause, Peer.CLIENT) from error
         return job
@@ -168,6 +170,8 @@ def open_job(
     pair: SealingKeyPair, wrapped: Wrap, *, spec: JobSpec, ciphertext: bytes, network: bytes, job: bytes
 ) -> JobInput:
     """Raises NotAuthentic when anything is not what the client sealed for this job, Malformed for a bad content."""
+    if spec.size > MAX_INPUT_BYTES:
+        raise Malformed(f"the job's input has {spec.size} bytes, over the limit of {MAX_INPUT_BYTES}", Peer.CLIENT)
     if not is_input(spec, ciphertext):
         raise NotAuthentic(Peer.PATH, "the input is not the one that the job names", "fetch it again")
     info = _info(network, job, spec, wrapped.node, wrapped.sealing_key_hash)

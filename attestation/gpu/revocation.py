@@ -21,6 +21,8 @@ from attestation.gpu.certificates import Chain, name_of
 from attestation.gpu.collateral import GpuCollateral
 from attestation.strict import Malformed
 
+_MAX_RESPONDERS = 4
+"""Certificates in one OCSP response: each costs a verification, for every certificate that is looked up."""
 _HASHES = {"sha1": sha1, "sha256": sha256, "sha384": sha384}
 
 
@@ -81,6 +83,8 @@ def _by_responses(
             response = ocsp.load_der_ocsp_response(der)
             if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
                 continue
+            if len(response.certificates) > _MAX_RESPONDERS:
+                raise Malformed(f"an OCSP response with {len(response.certificates)} certificates is none of NVIDIA's")
             answers = [each for each in response.responses if _is_about(each, certificate, issuer)]
             if not answers or not _signed(response, issuer, now):
                 continue

@@ -77,6 +77,9 @@ def verify_gpu(
         trusted = roots or nvidia()
     except Exception as error:
         return GpuVerdict(False, (str(error) or type(error).__name__,))
+    if len({each.chain for each in devices}) != len(devices):
+        # Before the costly part: one genuine report sixteen times would be verified sixteen times.
+        return GpuVerdict(False, ("one GPU appears twice: it would be counted as two",))
     reasons: list[str] = []
     gpus: list[Gpu] = []
     for number, device in enumerate(devices):

@@ -146,7 +146,7 @@ class ClientApi:
             signature = bytes.fromhex(request.headers.get("Cocoon-Signature", ""))
         except ValueError as error:
             raise Refusal(Code.VOUCHER_INVALID, "Cocoon-Time or Cocoon-Signature is missing", cure=cure) from error
-        if abs(time.time() - at) > CLOCK_SLACK_SECONDS:
+        if abs(int(time.time()) - at) > CLOCK_SLACK_SECONDS:
             raise Refusal(Code.VOUCHER_INVALID, "Cocoon-Time is not now", cure=cure)
         state = await self._escrow(escrow)
         message = link.receipts_request(network=self._mirror.network, escrow=escrow, at=at)

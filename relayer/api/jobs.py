@@ -167,7 +167,7 @@ def _signed(request: web.Request) -> tuple[int, bytes]:
         signature = bytes.fromhex(request.headers.get("Cocoon-Signature", ""))
     except ValueError as error:
         raise Refusal(Code.VOUCHER_INVALID, "Cocoon-Time or Cocoon-Signature is missing", cure=_SIGN) from error
-    if abs(time.time() - at) > CLOCK_SLACK_SECONDS:
+    if abs(int(time.time()) - at) > CLOCK_SLACK_SECONDS:
         raise Refusal(Code.VOUCHER_INVALID, "Cocoon-Time is not now", cure=_SIGN)
     return at, signature
 

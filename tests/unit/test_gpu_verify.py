@@ -603,3 +603,24 @@ def test_g12_the_installed_roots_are_the_pinned_ones(monkeypatch: pytest.MonkeyP
         roots.nvidia()
     refused(judge(roots=None), "not the pinned root")
     roots.nvidia.cache_clear()
+
+
+def test_g18_what_costs_much_and_cannot_pass_is_refused_before_it_is_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    monkeypatch.setattr("attestation.gpu.verify._verify_one", lambda *each: looked.append(each))
+    refused(judge(*[hopper()] * 16), "appears twice")
+    assert not looked
+
+
+def test_g18_an_ocsp_response_full_of_certificates_is_refused() -> None:
+    def response(count: int) -> GpuCollateral:
+        chain = [x509.load_der_x509_certificate(each) for each in hopper().chain]
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            chain[1], chain[2], SHA256(), ocsp.OCSPCertStatus.GOOD, m.utc(NOW - 5), m.utc(NOW + 500), None, None
+        )
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, chain[1]).certificates([chain[1]] * count)
+        signed = builder.sign(ec.generate_private_key(ec.SECP384R1()), SHA384())
+        return with_lists(ocsp_=(signed.public_bytes(Encoding.DER),))
+
+    assert judge(collateral=response(4)).accepted, "signed by nobody: as none"
+    refused(judge(collateral=response(5)), "5 certificates")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from pytoniq_core import Cell
@@ -19,10 +20,16 @@ from attestation.simulated.collateral import mint
 from attestation.simulated.tee import SimulatedTee
 from attestation.standings import _passes
 from attestation.strict import Malformed, json_object, only_keys
-from protocol import strict_json
+from protocol import jobs, strict_json
 from protocol.errors import Malformed as MalformedOffer
+from protocol.job_lines import read_answers, read_lines
 from protocol.offer import NodeOffer
+from protocol.sealing import SealingKeyPair
+from relayer.api.jobs import _signed
+from relayer.errors import Refusal
 from scripts.attest_stage import bare_state
+from worker.agent.direct_api import DirectApi, _Refused
+from wrappers.job import JobSpec
 
 QUOTE = SimulatedTee(b"a hostile machine").quote(bytes(64))
 
@@ -118,3 +125,48 @@ def test_a_handful_of_namespaces_is_kept_in_scope() -> None:
     root = parse(b'<p:r xmlns:p="u" xmlns="d"><a xmlns="e"><b/></a><c/></p:r>')
     (a, c), (b,) = root.elements(), root.elements()[0].elements()
     assert (root.name, a.name, b.name, c.name) == ("{u}r", "{e}a", "{e}b", "{d}c")
+
+
+# ---------------------------------------------------------------------------------------------------- jobs, headers
+
+
+def test_g18_a_job_of_empty_lines_takes_no_memory() -> None:
+    data = b"\n" * (16 << 20)
+    for read in (lambda: read_lines(data), lambda: read_answers(data, ["a"])):
+        tracemalloc.start()
+        try:
+            with pytest.raises(MalformedOffer):
+                read()
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"custom_id":"a","response":{"body":[]},"error":null}',
+        b'{"custom_id":"a","response":{},"error":null}',
+        b'{"custom_id":"a","response":{"body":{}},"error":"no object"}',
+    ],
+)
+def test_g18_an_answer_is_a_response_or_an_error_and_never_neither(line: bytes) -> None:
+    with pytest.raises(MalformedOffer):
+        read_answers(line + b"\n", ["a"])
+
+
+def test_g18_a_job_beyond_every_limit_is_not_opened() -> None:
+    pair = SealingKeyPair.generate()
+    spec = JobSpec(bytes(32), jobs.MAX_INPUT_BYTES + 1, bytes(32), bytes(32), 1)
+    wrapped = jobs.Wrap(bytes(32), pair.hash, bytes(jobs.WRAP_OVERHEAD + 32))
+    with pytest.raises(MalformedOffer, match="over the limit"):
+        jobs.open_job(pair, wrapped, spec=spec, ciphertext=b"", network=bytes(32), job=bytes(32))
+
+
+async def test_g18_a_time_beyond_all_numbers_is_a_refusal() -> None:
+    request: Any = SimpleNamespace(headers={"Cocoon-Time": "9" * 400, "Cocoon-Signature": "00" * 64}, query={})
+    with pytest.raises(Refusal, match="not now"):
+        _signed(request)
+    api = DirectApi(cast(Any, None), cast(Any, None))
+    with pytest.raises(_Refused, match="not now"):
+        await api._authorise(request, bytes(32))

@@ -127,7 +127,7 @@ class DirectApi:
             signature = bytes.fromhex(request.headers.get("Cocoon-Signature", ""))
         except ValueError as error:
             raise _refused(402, Code.VOUCHER_INVALID, "Cocoon-Time or Cocoon-Signature is missing") from error
-        if abs(self._clock() - at) > CLOCK_SLACK_SECONDS:
+        if abs(int(self._clock()) - at) > CLOCK_SLACK_SECONDS:
             raise _refused(402, Code.VOUCHER_INVALID, "Cocoon-Time is not now")
         state = await self._view.escrow(escrow)
         if state is None:
