@@ -613,14 +613,18 @@ def test_g18_what_costs_much_and_cannot_pass_is_refused_before_it_is_paid_for(mo
 
 
 def test_g18_an_ocsp_response_full_of_certificates_is_refused() -> None:
+    burnt, issuer = hopper().authorities[1], MIRROR.identity
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING])
+    responder = issuer.issue("OCSP", ca=False, extensions=((usage, False),))
+
     def response(count: int) -> GpuCollateral:
-        chain = [x509.load_der_x509_certificate(each) for each in hopper().chain]
         builder = ocsp.OCSPResponseBuilder().add_response(
-            chain[1], chain[2], SHA256(), ocsp.OCSPCertStatus.GOOD, m.utc(NOW - 5), m.utc(NOW + 500), None, None
-        )
-        builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, chain[1]).certificates([chain[1]] * count)
-        signed = builder.sign(ec.generate_private_key(ec.SECP384R1()), SHA384())
+            burnt.certificate, issuer.certificate, SHA256(), ocsp.OCSPCertStatus.GOOD, m.utc(NOW), m.utc(NOW + 9), None,
+            None,
+        )  # fmt: skip
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, responder.certificate)
+        signed = builder.certificates([responder.certificate] * count).sign(responder.key, SHA384())
         return with_lists(ocsp_=(signed.public_bytes(Encoding.DER),))
 
-    assert judge(collateral=response(4)).accepted, "signed by nobody: as none"
+    assert judge(collateral=response(4)).accepted
     refused(judge(collateral=response(5)), "5 certificates")
