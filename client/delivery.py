@@ -35,7 +35,7 @@ _WAIT = frozenset(
     }
 )
 """Said in clear, these are worth another post of the same bytes. Anything else will not change by waiting."""
-_AWAY = frozenset({Code.NODE_UNKNOWN, Code.NODE_NOT_LIVE})
+_AWAY = frozenset({Code.NODE_UNKNOWN, Code.NODE_NOT_LIVE, Code.NODE_DRAINING})
 """What a relayer says that was restarted and that the agent has not found again yet. Of a request that may have reached
 the node this is no last word: the agent keeps its answer, and a new request would be run and billed beside it."""
 

@@ -21,12 +21,9 @@ from client.errors import PaymentFailed
 from client.store import Store
 from wrappers.cells import from_boc, to_boc
 from wrappers.errors import explain
-from wrappers.fees import Fees, Prices
+from wrappers.fees import PRICES, Fees
 from wrappers.registry import Parameters
 
-# Mainnet's ConfigParam 18, 21 and 25 for workchain 0. Where a network charges more, a message is refused with the money
-# returned, and the error says so.
-PRICES = Prices(100, 40_000, 26_214_400, 400_000, 26_214_400, 2_621_440_000, 1, 500)
 MARGIN_NANO = 5_000_000
 """On top of every need; it returns to the owner or becomes deposit."""
 DELIVERY_SECONDS = 120.0

@@ -72,7 +72,15 @@ ESCROW_SECONDS = 60
 """How long a row's room is believed: only this wallet's owner or the node's release can lower it."""
 COLLECT_DELAYS = (1.0, 5.0, 20.0)
 _STALE = frozenset(
-    {"sealing-key-unknown", "terms-refused", "allotment-unknown", "allotment-too-low", "node-unknown", "node-not-live"}
+    {
+        "sealing-key-unknown",
+        "terms-refused",
+        "allotment-unknown",
+        "allotment-too-low",
+        "node-unknown",
+        "node-not-live",
+        "node-draining",
+    }
 )
 """Codes that what this client remembers of node or escrow may be out of date."""
 log = logging.getLogger("cocoon.client")

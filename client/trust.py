@@ -16,6 +16,7 @@ from attestation.verify import Block, Expected, Verdict, verify
 from protocol.errors import PeerFault
 from protocol.offer import AnnouncedKey, ModelOffer, NodeOffer
 from wrappers.node import NodeState
+from wrappers.signed import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +145,20 @@ def _chain_faults(offer: NodeOffer, node: NodeState, now: int) -> list[str]:
         faults.append(f"the chain shows key {node.signing_key.hex()}, the offer has {offer.signing_key.hex()}")
     if node.unbond_at:
         faults.append(f"the node is unbonding since {node.unbond_at}")
+    if node.draining:
+        faults.append("its operator drains it: it takes no new requests")
+    for model in offer.models:
+        published = node.offers.get(model.terms.model)
+        if published is not None and _dearer(model.terms, published):
+            faults.append(f"it asks more for {model.name} than the price that it published on chain")
     if node.attested_until <= now:
         faults.append(f"the node's term on chain ended at {node.attested_until}, now is {now}")
     return faults
+
+
+def _dearer(asked: Terms, published: Terms) -> bool:
+    prices = ("prompt_price", "cached_price", "completion_price", "reasoning_price", "minimum_nano")
+    return any(getattr(asked, name) > getattr(published, name) for name in prices)
 
 
 def _verdict_faults(offer: NodeOffer, verdict: Verdict, node: NodeState, network: NetworkFacts) -> list[str]:

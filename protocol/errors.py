@@ -113,6 +113,7 @@ class Code(StrEnum):
     TOO_LARGE = "too-large"
     NODE_UNKNOWN = "node-unknown"
     NODE_NOT_LIVE = "node-not-live"
+    NODE_DRAINING = "node-draining"
     NODE_BUSY = "node-busy"
     NODE_GONE = "node-gone"
     ESCROW_UNKNOWN = "escrow-unknown"
@@ -139,6 +140,7 @@ _TEXTS: dict[Code, tuple[str, str]] = {
     Code.TOO_LARGE: ("the request is over the size limit", "shorten the prompt or split the request"),
     Code.NODE_UNKNOWN: ("no such node is connected here", "fetch the offers again and choose another node"),
     Code.NODE_NOT_LIVE: ("the node's key is not attested at present", "choose another node or wait for its renewal"),
+    Code.NODE_DRAINING: ("the node's operator lets it take no new requests", "choose another node"),
     Code.NODE_BUSY: ("the node takes no more requests now", "repeat in a moment or choose another node"),
     Code.NODE_GONE: ("the node's connection broke", "repeat the same request id; it is never billed twice"),
     Code.ESCROW_UNKNOWN: ("the escrow is not open on chain", "open and fund it, and wait until the chain shows it"),

@@ -11,6 +11,7 @@ STATUS: Mapping[Code, int] = {
     Code.TOO_LARGE: 413,
     Code.NODE_UNKNOWN: 404,
     Code.NODE_NOT_LIVE: 503,
+    Code.NODE_DRAINING: 503,
     Code.NODE_BUSY: 503,
     Code.NODE_GONE: 502,
     Code.ESCROW_UNKNOWN: 404,

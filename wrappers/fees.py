@@ -154,6 +154,11 @@ class Prices:
         return _up((self.storage_bit_price * bits + self.storage_cell_price * cells) * seconds)
 
 
+PRICES: Final = Prices(100, 40_000, 26_214_400, 400_000, 26_214_400, 2_621_440_000, 1, 500)
+"""Mainnet's configuration parameters 18, 21 and 25 for workchain 0. Where a network charges more, a message is refused
+with the money returned, and the error says so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fees:
     """Needs in nanoTON. A message that brings less than its need is refused, the money returned."""

@@ -93,6 +93,8 @@ class Admission:
                 raise Refusal(Code.NODE_NOT_LIVE, "its agent is not connected here now", retry_after=5)
             raise Refusal(Code.NODE_UNKNOWN)
         offered = worker.offered
+        if offered is not None and offered.error is not None and offered.error.code == Code.NODE_DRAINING:
+            raise Refusal(Code.NODE_DRAINING)
         if offered is None or not offered.live:
             detail = offered.error.cause if offered is not None and offered.error else "it has no offer at present"
             raise Refusal(Code.NODE_NOT_LIVE, detail, retry_after=5)
@@ -138,6 +140,8 @@ class Admission:
             seen = await self._mirror.node(sealed.node, max_age_seconds=REREAD_SECONDS)
         if seen.state is None or not seen.state.key_attested(sealed.voucher.key, now):
             raise Refusal(Code.NODE_NOT_LIVE, retry_after=5)
+        if seen.state.draining:
+            raise Refusal(Code.NODE_DRAINING)
         return seen.state.node_id
 
     async def _check_escrow(self, sealed: SealedRequest) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from protocol import link
-from protocol.errors import ProtocolError
+from protocol.errors import Code, ProtocolError
 from protocol.link import BadMessage, Close, Kind, LinkCode, Reason
 from protocol.link_messages import Hello, OfferAnswer
 from protocol.offer import NodeOffer
@@ -254,6 +254,8 @@ def judge_offer(offer: NodeOffer, node: bytes, network: bytes, state: NodeState 
         return Reason(LinkCode.WRONG_EPOCH, cause, "make the offer for the node's present life")
     if state.unbond_at:
         return Reason(LinkCode.NODE_UNBONDING, "the node is unbonding", "open a new node")
+    if state.draining:
+        return Reason(Code.NODE_DRAINING, "its operator drains it", "`cocoon node drain --off` lets it serve again")
     if state.signing_key != offer.signing_key:
         cause = "the chain shows another enclave key, or none"
         return Reason(LinkCode.KEY_NOT_ON_CHAIN, cause, "have the evidence attested")

@@ -24,7 +24,6 @@ from chain.wait import until
 from chain.wallet import Wallet
 from client import control
 from client.errors import BadRequest, NoEscrow, PaymentFailed
-from client.payments import PRICES
 from client.sdk import Client, Settings
 from client.store import Store
 from client.trust import TrustedNode
@@ -37,7 +36,7 @@ from scripts.deploy.verifier import VerifierTerms
 from wrappers import escrow_rare
 from wrappers.cells import to_boc
 from wrappers.code import Contract, code_hash
-from wrappers.fees import Fees
+from wrappers.fees import PRICES, Fees
 from wrappers.node import NodeConfig, NodeState
 from wrappers.registry import Kind, Parameters, child_address, open_node
 from wrappers.signed import Release, sign

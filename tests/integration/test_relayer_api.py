@@ -31,6 +31,7 @@ from relayer.core.policy import SettlePolicy
 from relayer.core.request import RequestStatus
 from relayer.shell import Shell
 from relayer.store.store import StoreError
+from wrappers.node import NodeExtras
 
 
 def _load() -> ModuleType:
@@ -322,6 +323,19 @@ async def test_offer_goes_live_when_the_chain_shows_its_key_and_down_when_it_sho
         net.chain.put(net.machine.account, net.machine.state(signing_key=b"\x05" * 32).to_cell())
         await until(lambda: not agent.offer_answers[-1]["accepted"])
         assert await net.refused(net.client.seal("late")[0]) == (503, Code.NODE_NOT_LIVE)
+
+
+async def test_a_draining_node_is_not_listed_and_its_clients_are_told(tmp_path: Path) -> None:
+    async with network(tmp_path) as net:
+        agent = await net.attach()
+        await net.ask()
+        net.chain.put(net.machine.account, net.machine.state(extras=NodeExtras(draining=True)).to_cell())
+        await until(lambda: not agent.offer_answers[-1]["accepted"])
+        assert agent.offer_answers[-1]["error"]["code"] == "node-draining"
+        assert await net.refused(net.client.seal("late")[0]) == (503, Code.NODE_DRAINING)
+        net.chain.put(net.machine.account, net.machine.state().to_cell())
+        await until(lambda: agent.offer_answers[-1]["accepted"])
+        await net.ask("again")
 
 
 async def test_g12_a_node_whose_image_is_revoked_is_served_no_more_before_it_was_told(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from app.audit.core.between import check_between
 from app.audit.core.facts import Facts, Finding, Kind, Report
 from app.audit.core.history import strangers_paid
 from chain.api import Status, Transaction
-from client.payments import PRICES
 from scripts.stage import TON, World
 from tests.support.audit_world import facts_of, market
 from wrappers.escrow import EscrowState
+from wrappers.fees import PRICES
 from wrappers.node import NodeState
 from wrappers.rows import Row
 

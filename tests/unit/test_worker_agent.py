@@ -21,6 +21,7 @@ from worker.agent import cli, config, control
 from worker.agent import service as service_module
 from worker.agent.attest import _check_image
 from worker.agent.claims import HURRY_SECONDS, Due, Policy, due, in_a_hurry, is_urgent, landed
+from worker.agent.command import config_path
 from worker.agent.enclave_process import EnclaveGone
 from worker.agent.gate import Facts, refusal
 from worker.agent.releases import KeyFileError, create_release_key, load_release_key
@@ -42,7 +43,7 @@ from worker.link import (
 )
 from wrappers.escrow import EscrowState, NextKey
 from wrappers.fees import Prices
-from wrappers.node import NodeState
+from wrappers.node import NodeExtras, NodeState
 from wrappers.rows import KeyRow, Row, RowTerms
 from wrappers.signed import Voucher, allotment_id, sign
 
@@ -145,6 +146,7 @@ def test_gate_lets_a_covered_request_in() -> None:
         (request(), facts(node_state=node_state(signing_key=OTHER_KEY)), Code.NODE_NOT_LIVE),
         (request(), facts(now=NOW + 1001), Code.NODE_NOT_LIVE),
         (request(), facts(node_state=node_state(unbond_at=NOW)), Code.NODE_NOT_LIVE),
+        (request(), facts(node_state=node_state(extras=NodeExtras(draining=True))), Code.NODE_DRAINING),
         (request(signer=Ed25519PrivateKey.generate()), facts(), Code.VOUCHER_INVALID),
     ],
 )
@@ -323,7 +325,9 @@ async def test_control_socket_works_in_deep_folders_and_for_one_agent(tmp_path: 
 # ---- the operator's commands
 
 
-@pytest.mark.parametrize("command", ["status", "settle", "collect", "unbond", "withdraw"])
+@pytest.mark.parametrize(
+    "command", ["status", "settle", "collect", "unbond", "withdraw", "drain", "rotate-keys", "price", "stake 1"]
+)
 def test_g18_commands_without_a_configuration_name_the_cure(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,7 +336,7 @@ def test_g18_commands_without_a_configuration_name_the_cure(
         monkeypatch.delenv("COCOON_HOME", raising=False)
         if home is not None:
             monkeypatch.setenv("COCOON_HOME", home)
-        result = CliRunner().invoke(cli.app, [command])
+        result = CliRunner().invoke(cli.app, command.split())
         assert result.exit_code == 1 and "Traceback" not in result.output
         assert expected in result.output and "cocoon up" in result.output
 
@@ -345,10 +349,10 @@ def test_commands_take_the_configuration_of_the_home_unless_another_is_named(
     for name in (".cocoon", "home"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "agent.toml").write_text("")
-    assert cli.config_path(None) == Path(".cocoon/agent.toml")
+    assert config_path(None) == Path(".cocoon/agent.toml")
     monkeypatch.setenv("COCOON_HOME", "home")
-    assert cli.config_path(None) == Path("home/agent.toml")
-    assert cli.config_path(Path("mine.toml")) == Path("mine.toml")
+    assert config_path(None) == Path("home/agent.toml")
+    assert config_path(Path("mine.toml")) == Path("mine.toml")
     result = CliRunner().invoke(cli.app, ["status", "--config", "mine.toml"])
     assert result.exit_code == 1 and "mine.toml" in result.output
 

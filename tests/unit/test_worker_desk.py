@@ -33,13 +33,13 @@ class View:
 
     def __init__(self) -> None:
         self.row = Row(17, 1000, 0, 2, 0, RowTerms(RELEASE_KEY, 7200), allotment=ALLOTMENT)
-        self.down = False
+        self.down = self.draining = False
         self.reads = 0
 
     async def node(self, *, fresh: bool = False):
         if self.down:
             raise Unreachable("gone")
-        state = SimpleNamespace(release_key=RELEASE_KEY, key_attested=lambda key, now: True)
+        state = SimpleNamespace(release_key=RELEASE_KEY, key_attested=lambda key, now: True, draining=self.draining)
         return SimpleNamespace(state=state)
 
     async def escrow(self, escrow: bytes, *, fresh: bool = False) -> EscrowState | None:
@@ -139,6 +139,26 @@ async def test_g16_the_enclave_hears_of_the_disk_only_after_it(house: House) -> 
     await house.desk.close()
     late, _ = await house.begin(request())
     assert early.frames == late.frames == sink.frames and late.ended and house.desk.in_flight == 0
+
+
+async def test_a_draining_or_pausing_desk_begins_nothing_and_repeats_what_it_has(house: House) -> None:
+    running, _ = await house.begin(request(1))
+    house.view.draining = True
+    turned, _ = await house.begin(request(2))
+    assert turned.error is Code.NODE_DRAINING and not running.ended
+    house.view.draining, house.desk.paused = False, True
+    turned, _ = await house.begin(request(3))
+    assert turned.error is Code.NODE_BUSY and b"replaced" in turned.frames
+    joined, _ = await house.begin(request(1))
+    idle = asyncio.create_task(house.desk.idle())
+    await asyncio.sleep(0)
+    assert not idle.done()
+    house.desk.on_issued(issued(request(1)))
+    await house.stored()
+    house.desk.on_answer(Answer(request(1).request_id, True, LAST))
+    async with asyncio.timeout(5):
+        await idle
+    assert joined.ended and running.ended
 
 
 async def test_g16_an_enclave_that_dies_leaves_errors_and_receipts(house: House) -> None:

@@ -2,85 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from chain.api import ChainError, Transaction
-from chain.mnemonic import MnemonicError
-from worker.agent.config import ConfigError, load, parse_account
-from worker.agent.operations import OperationRefused, Operator
-from worker.agent.releases import KeyFileError
-from worker.agent.run import ground
-from worker.agent.store import StoreError
-from worker.agent.view import NodeMissing
-from wrappers.cells import CellError, address_of
+from chain.api import Transaction
+from worker.agent import settings_cli
+from worker.agent.command import NANO, Config, Yes, agreed, run, ton
+from worker.agent.config import parse_account
+from worker.agent.operations import Operator
+from wrappers.cells import address_of
 
 app = typer.Typer(
     help="Operate a node: open it with its stake, see what it earned, settle, leave.", no_args_is_help=True
 )
-
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        help="The agent's configuration (TOML).",
-        show_default="agent.toml in $COCOON_HOME, else in .cocoon",
-    ),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-NANO = 1_000_000_000
-
-
-def config_path(given: Path | None) -> Path:
-    """`given`, or the configuration that `cocoon up` writes. Raises ConfigError where there is none."""
-    if given is not None:
-        return given
-    path = Path(os.environ.get("COCOON_HOME", ".cocoon")) / "agent.toml"
-    if not path.is_file():
-        raise ConfigError(
-            f"there is no agent configuration at {path}; `cocoon up` writes one for the embedded network,"
-            " and --config names your own"
-        )
-    return path
-
-
-def run(config: Path | None, work: Callable[[Operator], Awaitable[Any]]) -> Any:
-    """Run one command against the chain; whatever goes wrong is told in one line."""
-
-    async def main() -> Any:
-        settings = load(config_path(config))
-        base = ground(settings)
-        try:
-            return await work(Operator(settings, base))
-        finally:
-            await base.chain.close()
-
-    try:
-        return asyncio.run(main())
-    except (
-        ChainError,
-        CellError,
-        KeyFileError,
-        MnemonicError,
-        NodeMissing,
-        OperationRefused,
-        OSError,
-        StoreError,
-        TimeoutError,
-        ValueError,
-    ) as error:
-        typer.echo(f"error: {error or type(error).__name__}", err=True)
-        raise typer.Exit(1) from error
-
-
-def ton(nano: int) -> str:
-    return f"{nano // NANO}.{nano % NANO:09d} TON"
 
 
 @app.command()
@@ -128,15 +65,27 @@ def collect(config: Config = None) -> None:
 
 
 @app.command()
-def unbond(config: Config = None) -> None:
+def unbond(yes: Yes = False, config: Config = None) -> None:
     """End the service: the key retires at once, the stake leaves after the windows."""
-    _sent(run(config, lambda operator: operator.unbond()))
+
+    async def work(operator: Operator) -> Transaction:
+        state = (await operator.view.node()).state
+        windows = max(state.unbonding, state.claim_window) + state.challenge_window
+        stake = f"The stake, {ton(state.stake_nano)}, may leave {windows} s from now; its gas comes back with it."
+        agreed(yes, "The node takes no key and no request any more. This cannot be taken back.", stake)
+        return await operator.unbond()
+
+    _sent(run(config, work))
 
 
 @app.command()
 def withdraw(config: Config = None) -> None:
     """Take the stake when the windows are over."""
     _sent(run(config, lambda operator: operator.withdraw()))
+
+
+for _name, _command in settings_cli.COMMANDS.items():
+    app.command(_name)(_command)
 
 
 def _sent(transaction: Transaction) -> None:

@@ -95,6 +95,10 @@ class Desk:
         self._releasing: set[bytes] = set()
         self._replays = asyncio.Semaphore(MAX_REPLAYS)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+        """Set whenever an answer has ended."""
+        self.paused = False
+        """While the enclave is about to be replaced nothing is begun; what runs goes on."""
         self.on_receipt: Callable[[], None] = lambda: None
         """Called when money was earned."""
 
@@ -103,6 +107,12 @@ class Desk:
     @property
     def in_flight(self) -> int:
         return len(self._running)
+
+    async def idle(self) -> None:
+        """Returns when nothing is being answered."""
+        while self._running:
+            self._ended.clear()
+            await self._ended.wait()
 
     def runs_under(self, allotment: bytes) -> bool:
         return any(one.request.voucher.allotment == allotment for one in self._running.values())
@@ -121,6 +131,7 @@ class Desk:
         """What it worked on is lost; what it signed and we stored is not."""
         self._enclave = None
         lost, self._running = tuple(self._running.values()), {}
+        self._ended.set()
         for one in lost:
             if one.last is not None:
                 continue
@@ -175,6 +186,8 @@ class Desk:
             raise _refused(WireError.of(Code.NODE_NOT_LIVE))
         if request.voucher.allotment in self._releasing:
             raise _refused(WireError.of(Code.ALLOTMENT_CLOSING, "a release is being signed for it"))
+        if self.paused:
+            raise _refused(WireError.of(Code.NODE_BUSY, "its enclave is being replaced by one with a new key"))
         if len(self._running) >= self._max_in_flight:
             raise _refused(WireError.of(Code.NODE_BUSY))
         one = self._running[request.request_id] = _Answering(request, enclave, [sink], waiting={id(sink)})
@@ -250,6 +263,7 @@ class Desk:
             self._spawn(self._keep_last(message.request_id, message.frames))
         elif message.ends:
             self._running.pop(message.request_id, None)
+            self._ended.set()
         one.send(message.frames, ends=message.ends)
 
     def on_issued(self, message: Issued) -> None:
@@ -281,6 +295,7 @@ class Desk:
             await self._journal.write(lambda store: store.end_answer(request_id, frames))
         finally:
             self._running.pop(request_id, None)
+            self._ended.set()
 
     async def forget_old_answers(self) -> None:
         """Drop ciphertexts that were sealed to keys long erased."""

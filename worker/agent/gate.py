@@ -38,6 +38,8 @@ def refusal(request: SealedRequest, facts: Facts) -> WireError | None:
     """Why the request is not answered, None when it is."""
     if not facts.node_state.key_attested(facts.key, facts.now):
         return WireError.of(Code.NODE_NOT_LIVE)
+    if facts.node_state.draining:
+        return WireError.of(Code.NODE_DRAINING)
     if request.voucher.key != facts.key:
         return WireError.of(Code.SEALING_KEY_UNKNOWN, "the voucher is for another enclave key")
     row = facts.escrow.rows.get(facts.node)

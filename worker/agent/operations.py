@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pytoniq_core import Cell
+
 from chain.api import Transaction
 from chain.outgoing import Outgoing
 from chain.wait import until
@@ -18,6 +20,7 @@ from worker.agent.run import Ground
 from worker.agent.store import Account, Store
 from worker.agent.view import ChainView, NodeMissing, NodeView
 from wrappers.code import Contract, code_hash
+from wrappers.fees import PRICES, Fees
 from wrappers.node import NodeConfig
 from wrappers.node_rare import collect, unbond, withdraw_stake
 from wrappers.registry import Kind, Parameters, RegistryState, child_address, open_node
@@ -44,13 +47,20 @@ class Operator:
     def view(self) -> ChainView:
         return ChainView(self.ground.chain, self.config.registry, self.ground.node, self.ground.network, 0.0)
 
-    def _wallet(self) -> Wallet:
+    def wallet(self) -> Wallet:
         if self.ground.wallet is None:
             raise OperationRefused("this needs the operator's wallet; set wallet_file in the agent's configuration")
         return self.ground.wallet
 
-    async def _send(self, destination: bytes, value_nano: int, body: Any) -> Transaction:
-        sent = await self._wallet().send(self.ground.chain, [Outgoing(destination, value_nano, body)])
+    async def send(self, value_nano: int, body: Cell) -> Transaction:
+        """One message of the wallet to the node."""
+        return await self._send(self.ground.node, value_nano, body)
+
+    async def fees(self) -> Fees:
+        return Fees(PRICES, await self.parameters())
+
+    async def _send(self, destination: bytes, value_nano: int, body: Cell) -> Transaction:
+        sent = await self.wallet().send(self.ground.chain, [Outgoing(destination, value_nano, body)])
         return await sent.landed(self.ground.chain)
 
     async def parameters(self) -> Parameters:
@@ -61,7 +71,7 @@ class Operator:
 
     async def open(self, stake_nano: int, payout: bytes | None = None) -> NodeView:
         """Open the node with at least this stake; the wallet is its owner, controller and, by default, payout."""
-        wallet = self._wallet()
+        wallet = self.wallet()
         expected = child_address(self.config.registry, Kind.NODE, wallet.account, self.config.index)
         if expected != self.ground.node:
             raise OperationRefused("`node` is not what this wallet and index open; leave `node` out, or correct them")
@@ -97,7 +107,7 @@ class Operator:
         except control.NotRunning:
             journal = Journal.open(self.config.store)
             try:
-                claims = Claims(journal, self.view, Policy(0, 0, 0), self._wallet(), lambda: None, lambda _: None)
+                claims = Claims(journal, self.view, Policy(0, 0, 0), self.wallet(), lambda: None, lambda _: None)
                 return {"running": False, "batch": None, "receipts": await claims.claim_receipts(include_living=True)}
             finally:
                 await journal.close()
@@ -140,6 +150,9 @@ class Operator:
             "signing_key": state.signing_key.hex() if state.signing_key is not None else None,
             "attested_until": state.attested_until,
             "tier": state.tier,
+            "draining": state.draining,
+            "controller": state.controller.hex(),
+            "payout": state.payout.hex(),
             "withdrawable_at": state.withdrawable_at,
             "seqno": state.seqno,
             "earned_nano": state.earned_nano,

@@ -45,6 +45,8 @@ RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 REFUSED_SECONDS = (60.0, 600.0, 3600.0, 14_400.0)
 """After the chain judged and refused: each try costs gas, and nobody may be looking."""
 FORGET_SECONDS = 3600.0
+ANSWERS_SECONDS = 90.0
+"""What an enclave that is to be replaced gets for the answers that it began."""
 TROUBLE = (StoreError, ChainError, NodeMissing, NotAttested, EnclaveRefused, WaitTimeout, TimeoutError)
 
 
@@ -228,7 +230,7 @@ class Service:
     # ---- what the operator asks
 
     async def control(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """`ping`, `status` (what only the running agent knows) and `settle` (claim everything now)."""
+        """`ping`; `status`, `prices`: what only the running agent knows; `settle`: claim everything now; `rotate`."""
         match request.get("do"):
             case "ping":
                 return {"running": True}
@@ -250,7 +252,30 @@ class Service:
                 }
             case "settle":
                 return await self._settle()
-        return {"error": "unknown request; known are ping, status, settle"}
+            case "prices":
+                models = self.enclave.ready.models if self.enclave is not None else ()
+                return {"prices": [{"name": one.name, "terms": one.terms.hex()} for one in models]}
+            case "rotate":
+                return await self._rotate()
+        return {"error": "unknown request; known are ping, status, prices, settle, rotate"}
+
+    async def _rotate(self) -> dict[str, Any]:
+        """Ends the enclave when it has answered what it began. The next one, started at once, has a key of its own."""
+        enclave = self.enclave
+        if enclave is None:
+            return {"error": "no enclave runs; the next one has a new key anyway"}
+        self.desk.paused = True
+        try:
+            async with asyncio.timeout(ANSWERS_SECONDS):
+                await self.desk.idle()
+            # While the key can still sign: one batch is cheaper than a message for each receipt.
+            settled = await self._settle()
+            await enclave.stop()
+        except TimeoutError:
+            return {"error": f"{self.desk.in_flight} answers still run; `cocoon node drain` first, or try again"}
+        finally:
+            self.desk.paused = False
+        return {"old_key": enclave.key.hex(), "settled": settled}
 
     async def _settle(self) -> dict[str, Any]:
         result: dict[str, Any] = {"batch": None, "receipts": 0}

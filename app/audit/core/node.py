@@ -11,7 +11,7 @@ from app.audit.core.messages import op_of, payment, received, succeeded
 from chain.api import Transaction
 from wrappers.cells import CellError
 from wrappers.fees import Gas
-from wrappers.node import ClaimMessage, NodeState
+from wrappers.node import ClaimMessage, NodeConfig, NodeState
 from wrappers.ops import Op
 from wrappers.registry import Kind, child_address
 from wrappers.signed import network_id
@@ -142,10 +142,16 @@ def _own(history: Sequence[Transaction]) -> Iterator[Transaction]:
 
 
 def _parties(state: NodeState, history: Sequence[Transaction]) -> set[bytes]:
+    """Whoever was ever to be paid, and whom claims, jobs and the court named."""
     found = {state.payout, state.owner, state.controller, state.attestation}
     for one in history:
-        for message in one.out_msgs:
-            named = received(one, Op.SLASH) or received(one, Op.ACCEPT_JOB)
-            if (named or op_of(message.body) == Op.SETTLE) and message.destination is not None:
-                found.add(message.destination)
+        message = one.in_msg
+        if message is not None and received(one, Op.INIT) and message.source == state.registry:
+            found.add(NodeConfig.from_cell(message.body.refs[0]).payout)
+        if message is not None and message.source is not None and received(one, Op.ACCEPT_PAYOUT):
+            found.add(message.source)
+        named = received(one, Op.SLASH) or received(one, Op.ACCEPT_JOB)
+        for sent in one.out_msgs:
+            if sent.destination is not None and (named or op_of(sent.body) == Op.SETTLE):
+                found.add(sent.destination)
     return found

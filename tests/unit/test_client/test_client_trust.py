@@ -25,6 +25,7 @@ from client.trust import RefusedNode, TrustedNode, check_offer
 from devnet.ledger import Ledger
 from protocol.offer import AnnouncedKey
 from scripts.attest_stage import Stage
+from wrappers.node import NodeExtras
 
 VERIFIER = b"\x33" * 32
 BODY = {"messages": [{"role": "user", "content": "hello"}]}
@@ -142,6 +143,7 @@ async def test_verify_prints_the_chain_of_trust_without_a_wallet(
         ({"signing_key": None, "claims_until": 0}, "no attested key"),
         ({"claims_until": 1}, "term on chain ended"),
         ({"unbond_at": 5}, "unbonding"),
+        ({"extras": NodeExtras(draining=True)}, "drains it"),
         ({"measurement": b"\x01" * 32}, "another measurement"),
         ({"platform": b"\x01" * 32}, "another platform"),
         ({"tier": 1}, "tier"),
@@ -152,6 +154,20 @@ async def test_verify_prints_the_chain_of_trust_without_a_wallet(
 async def test_g12_the_chain_can_only_narrow(world: Any, changes: dict[str, Any], reason: str) -> None:
     world.show_node(**changes)
     assert reason in await refused(world)
+
+
+@pytest.mark.parametrize(
+    "name", ["prompt_price", "cached_price", "completion_price", "reasoning_price", "minimum_nano"]
+)
+async def test_g5_a_node_that_asks_more_than_it_published_is_refused(world: Any, name: str) -> None:
+    terms = world.offer().models[0].terms
+    dearer = replace(terms, **{name: getattr(terms, name) + 1})
+    world.show_node(extras=NodeExtras(offers={terms.model: dearer}))
+    async with world.client() as client:
+        assert all(isinstance(node, TrustedNode) for node in await client.nodes())
+    cheaper = replace(terms, **{name: getattr(terms, name) - 1})
+    world.show_node(extras=NodeExtras(offers={terms.model: cheaper}))
+    assert "asks more for" in await refused(world)
 
 
 async def test_g12_an_account_that_is_no_child_of_the_registry_is_no_node(world: Any) -> None:

@@ -1,0 +1,171 @@
+"""The operator's choices on chain, on a running network: more stake, prices, drain, new keys, hand-overs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from chain.outgoing import Outgoing
+from chain.wait import until
+from chain.wallet import Wallet
+from client.errors import ClientError
+from client.sdk import RefusedNode
+from worker.agent import control
+from worker.agent.config import load
+from worker.agent.operations import OperationRefused, Operator
+from worker.agent.run import ground
+from worker.agent.settings import Role, Settings, offered
+from wrappers import node_rare
+from wrappers.rows import KeyRow
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(170)]
+
+TON = 1_000_000_000
+Ask = Callable[..., Awaitable[Any]]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def operator(net: Any) -> AsyncIterator[Operator]:
+    await net.serving()
+    config = load(net.home.agent_config)
+    base = ground(config)
+    try:
+        yield Operator(config, base)
+    finally:
+        await base.chain.close()
+
+
+async def test_the_stake_grows_by_what_is_added(net: Any, operator: Operator) -> None:
+    before = (await net.node_state()).stake_nano
+    assert await Settings(operator).stake(TON) >= before + TON
+    assert (await operator.status())["stake_nano"] >= before + TON
+
+
+async def test_g5_prices_on_chain_are_what_the_enclave_asks_and_clients_hold_it_to_them(
+    net: Any, operator: Operator, ask_node: Ask
+) -> None:
+    settings = Settings(operator)
+    served = await settings.served()
+    assert await settings.publish() == [name for name, _ in served] and await settings.publish() == []
+    said = await settings.prices()
+    assert [one["terms"] for one in said["published"]] == [terms.hash.hex() for _, terms in served]
+    async with net.client("priced") as client:
+        await ask_node(client, "What does it cost?")
+        (_, terms) = served[0]
+        # Published cheaper than it asks: whoever comes is refused to be billed more.
+        cheaper = replace(terms, completion_price=terms.completion_price - 1)
+        await operator.send(10**8, node_rare.set_offer(cheaper))
+
+        async def refused() -> RefusedNode | None:
+            client.directory.forget()
+            return next((one for one in await client.nodes() if isinstance(one, RefusedNode)), None)
+
+        found = await until(refused, what="a client that refuses it", timeout_seconds=20)
+        assert any("asks more for" in reason for reason in found.reasons)
+        await settings.unpublish(terms.model)
+        assert not (await settings.prices())["published"]
+        with pytest.raises(OperationRefused, match="no price"):
+            await settings.unpublish(terms.model)
+        await ask_node(client, "And now?")
+
+
+async def test_g3_a_draining_node_begins_nothing_and_everyone_obeys(
+    net: Any, operator: Operator, ask_node: Ask
+) -> None:
+    settings = Settings(operator)
+    async with net.client("drained") as client:
+        await ask_node(client, "Before?")
+        assert await settings.drain(True) is not None and await settings.drain(True) is None
+        assert (await operator.status())["draining"]
+
+        async def told() -> str | None:
+            try:
+                await ask_node(client, "Now?")
+            except ClientError as error:
+                return str(error)
+            return None
+
+        said = await until(told, what="a clear refusal", timeout_seconds=20)
+        assert "drain" in said or "no new requests" in said, said
+        client.directory.forget()
+        nodes = await client.nodes()
+        assert all(isinstance(one, RefusedNode) for one in nodes)
+        await settings.drain(False)
+
+        async def again() -> bool | None:
+            try:
+                await ask_node(client, "After?")
+            except ClientError:
+                client.directory.forget()
+                return None
+            return True
+
+        await until(again, what="the node to serve again", timeout_seconds=60)
+
+
+async def test_g4_rotated_keys_lose_no_receipt(net: Any, operator: Operator, ask_node: Ask) -> None:
+    async with net.client("rotated") as client:
+        await ask_node(client, "Under the old key?")
+        before = await net.serving()
+        said: list[str] = []
+        done = await Settings(operator).rotate(said.append)
+        assert done["old_key"] == before.hex() != done["new_key"] and said
+        assert (await net.node_state()).signing_key == bytes.fromhex(done["new_key"])
+        assert done["old_claims_until"] is not None
+        await net.serving(before)
+        escrow = (await client.balance()).escrow
+
+        async def paid() -> KeyRow | None:
+            row = (await net.row(escrow)).keys.get(before)
+            return row if row is not None and row.paid_nano else None
+
+        assert (await until(paid, what="the old key's receipt to be paid", timeout_seconds=40)).paid_nano > 0
+        client.directory.forget()
+        await ask_node(client, "Under the new key?")
+    assert "unknown request" in (await control.ask(operator.config.control_socket, {"do": "nonsense"}))["error"]
+
+
+async def test_g10_control_is_handed_over_in_two_steps_and_back(net: Any, operator: Operator) -> None:
+    heir = Wallet(Ed25519PrivateKey.generate())
+    net.parties.add(heir.account)
+    async with net.control() as faucet:
+        await faucet.faucet(heir.account, 2 * TON)
+    theirs = Operator(operator.config, replace(operator.ground, wallet=heir))
+    owner = operator.wallet().account
+    with pytest.raises(OperationRefused, match="controller is"):
+        await Settings(theirs).drain(True)
+    with pytest.raises(OperationRefused, match="not offered"):
+        await Settings(theirs).accept(Role.CONTROLLER)
+    await Settings(operator).offer(Role.CONTROLLER, heir.account)
+    assert offered(await net.node_state(), Role.CONTROLLER) == heir.account
+    assert (await net.node_state()).controller == owner
+    await Settings(theirs).accept(Role.CONTROLLER)
+    assert (await net.node_state()).controller == heir.account
+    with pytest.raises(OperationRefused, match="controller is"):
+        await Settings(operator).offer(Role.PAYOUT, owner)
+    await Settings(theirs).offer(Role.CONTROLLER, owner)
+    await Settings(operator).accept(Role.CONTROLLER)
+
+    await Settings(operator).offer(Role.PAYOUT, heir.account)
+    await Settings(operator).offer(Role.PAYOUT, None)
+    with pytest.raises(OperationRefused, match="not offered"):
+        await Settings(theirs).accept(Role.PAYOUT)
+    state = await net.node_state()
+    assert state.controller == owner and offered(state, Role.PAYOUT) is None
+
+
+async def test_g1_the_audit_still_holds_after_all_of_it(net: Any, operator: Operator) -> None:
+    from app.audit.core.audit import audit
+    from app.audit.gather import facts_of
+    from wrappers.fees import PRICES
+
+    await (await operator.wallet().send(net.chain, [Outgoing(net.node, TON // 10, node_rare.collect())])).landed(
+        net.chain
+    )
+    report = audit(await facts_of(net.chain, net.node, net.network.global_id), PRICES)
+    assert report.holds, [one for one in report.findings if not one.holds]
