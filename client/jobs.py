@@ -246,32 +246,49 @@ class Jobs:
         `keep` is given the JSONL before the payment: what it raises leaves the node unpaid.
         """
         record, state = await self._seen(job)
-        if not record.node or (state is not None and state.outcome is None):
-            raise BadRequest(
-                f"job {job.hex()} has no result yet"
-                if state is not None
-                else f"job {job.hex()} ended without a result",
-                "see `cocoon client job status`",
-            )
-        sealed = await self._linked(record).result(job, record.node)
+        if state is not None and state.outcome is None:
+            raise BadRequest(f"job {job.hex()} has no result yet", "see `cocoon client job status`")
         id_ = job_id(self._network.network_id, job, record.epoch)
-        outcome, terms = record.seen, record.opened_terms
-        try:
-            result = open_result(record.secret, id_, record.parsed, terms, outcome, sealed)
-            answers = read_answers(result.answers, record.asked)
-        except NotAuthentic as error:
-            raise RelayerUnreachable(
-                f"job {job.hex()}: {error.cause}", "fetch it again, or from another relayer"
-            ) from error
-        except (ReceiptFault, Malformed) as error:
-            self._store.put_fault(record.node, b"" if state is None else _key(state), error.cause)
-            raise NodeFault(
-                f"job {job.hex()}: {error.cause}", "the node is not used again; its word is not paid before the window"
-            ) from error
+        if state is not None:
+            result, answers = await self._opened(record, record.node, id_, _key(state))
+        else:
+            result, answers = await self._left(record, id_)
+        outcome = record.seen
         await asyncio.to_thread(keep, result.answers)
         paid = await self._deliver(record, state, id_)
         self._records.put(replace(record, made=Made.FETCHED))
         return Fetched(job, answers, result, None if outcome is None else outcome.amount_nano, paid)
+
+    async def _left(self, record: JobRecord, id_: bytes) -> tuple[Result, tuple[Answer, ...]]:
+        """Of a job that has ended: whatever opens with its secret, which no one but the enclaves was told."""
+        job = record.job.hex()
+        linked = self._linked(record)
+        nodes = [record.node] if record.seen is not None else sorted(await linked.results(record.job))
+        for node in nodes:
+            try:
+                return await self._opened(record, node, id_, b"")
+            except RelayerUnreachable:
+                if node == nodes[-1]:
+                    raise
+        raise BadRequest(
+            f"job {job} ended without a result that this relayer has", "ask another relayer, or submit anew"
+        )
+
+    async def _opened(
+        self, record: JobRecord, node: bytes, id_: bytes, key: bytes
+    ) -> tuple[Result, tuple[Answer, ...]]:
+        sealed = await self._linked(record).result(record.job, node)
+        job = record.job.hex()
+        try:
+            result = open_result(record.secret, id_, record.parsed, record.opened_terms, record.seen, sealed)
+            return result, read_answers(result.answers, record.asked)
+        except NotAuthentic as error:
+            raise RelayerUnreachable(f"job {job}: {error.cause}", "fetch it again, or from another relayer") from error
+        except (ReceiptFault, Malformed) as error:
+            self._store.put_fault(node, key, error.cause)
+            raise NodeFault(
+                f"job {job}: {error.cause}", "the node is not used again; its word is not paid before the window"
+            ) from error
 
     async def _deliver(self, record: JobRecord, state: JobState | None, id_: bytes) -> bool:
         if state is None or state.outcome is None:

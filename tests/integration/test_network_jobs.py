@@ -114,6 +114,8 @@ async def test_a_job_is_run_fetched_opened_and_paid_to_the_nano(net: Any, client
 
     assert await until(paid, what="the node to be paid", timeout_seconds=30) == amount
     assert deposit - amount < await balances(net, client) < deposit + 200_000_000, "the rest of all is the client's"
+    again = await client.jobs.fetch(view.job)
+    assert again.answers == found.answers and not again.paid, "paid once"
     await only_fees_are_gone(net)
     for folder in (net.home.relayer, net.home.node):
         for path in folder.rglob("*"):

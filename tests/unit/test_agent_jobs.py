@@ -13,7 +13,7 @@ from worker.agent.enclave_process import EnclaveGone
 from worker.agent.job_core import ACCEPT_MARGIN_SECONDS, POST_MARGIN_SECONDS, Facts, Step, next_step
 from worker.agent.job_records import JobRecord, JobRecords, Stage
 from worker.agent.job_relay import RelayTrouble, http_origin
-from worker.agent.jobs import JobDesk, JobPolicy
+from worker.agent.jobs import MAX_ACCEPTS, JobDesk, JobPolicy
 from worker.job_messages import JobAccepted, JobBegin, JobDrop, JobFinished, JobInput, JobPiece, JobRefused, JobRun
 from wrappers.cells import to_boc
 from wrappers.job import Acceptance, JobConfig, JobSpec, JobState, Outcome
@@ -92,7 +92,8 @@ def test_a_posted_result_is_delivered_and_collected() -> None:
     there = dataclasses.replace(done, delivered=True)
     assert step(there, posted) is Step.WAIT
     assert step(there, posted, now=NOW + WINDOW) is Step.COLLECT
-    assert step(there, posted, now=NOW + WINDOW, may_collect=False) is Step.WAIT
+    assert step(there, posted, now=NOW + WINDOW, may_collect=False) is Step.FORGET, "not worth a message"
+    assert step(done, posted, now=NOW + 10**6 + 1) is Step.FORGET, "nobody keeps it that long"
     assert step(done, state(accepted=OURS, posted=bytes(32))) is Step.FORGET
     assert step(done, state(accepted=(b"x" * 32, KEY), posted=DIGEST)) is Step.FORGET
 
@@ -332,6 +333,12 @@ async def test_what_the_enclave_refuses_is_forgotten_unless_it_is_only_busy(plac
     assert place.stage is None and isinstance(place.enclave.got[-1], JobDrop)
     await place.steps(2)
     assert place.stage is None, "and not fetched again"
+
+
+async def test_an_acceptance_that_the_chain_does_not_take_is_given_up(place: Place, monkeypatch) -> None:
+    monkeypatch.setattr("worker.agent.jobs.AGAIN_SECONDS", 0.0)
+    await place.steps(12)
+    assert place.sent == [NODE] * MAX_ACCEPTS and place.stage is None
 
 
 async def test_nothing_is_fetched_that_the_chain_does_not_show_as_open_for_us(place: Place) -> None:

@@ -16,8 +16,6 @@ ACCEPT_MARGIN_SECONDS = 60
 """An acceptance that is sent later than this before the deadline may arrive too late: then it is not sent."""
 POST_MARGIN_SECONDS = 300
 """Between the enclave's end of work and the end of the grace: sealing, moving and posting the result."""
-UNSEEN_SECONDS = 86_400
-"""A job that no chain shows is kept this long before its `keep_until` at most."""
 
 
 @unique
@@ -63,9 +61,11 @@ class Facts:
 
 def next_step(record: JobRecord, facts: Facts) -> Step:
     chain = facts.chain
+    if facts.now > record.keep_until:
+        return Step.FORGET  # whatever it was, nobody waits for it any more
     if chain is None:
         # Before its birth it may still come; after it the account is gone because the job ended.
-        return Step.FORGET if record.epoch or facts.now > record.keep_until else _fetch(record)
+        return Step.FORGET if record.epoch else _fetch(record)
     if chain.outcome is not None:
         return _posted(record, facts, chain)
     if chain.acceptance is not None:
@@ -117,4 +117,6 @@ def _posted(record: JobRecord, facts: Facts, chain: JobState) -> Step:
         return Step.DELIVER
     payable_at = chain.payable_at
     due = payable_at is not None and facts.now >= payable_at
-    return Step.COLLECT if due and facts.may_collect else Step.WAIT
+    if not due:
+        return Step.WAIT
+    return Step.COLLECT if facts.may_collect else Step.FORGET

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,8 @@ COLLECT_NANO = 15_000_000
 """Above the need of finish_job; what is not used goes to the client's escrow."""
 AGAIN_SECONDS = 45.0
 """The chain must have had time to show a message before it is sent again."""
+MAX_ACCEPTS = 5
+"""Each try costs the operator gas; what the chain refused so often it will refuse again."""
 OPENING_SECONDS = 180.0
 STOP_SECONDS = 20.0
 MAX_JOBS = 16
@@ -81,6 +84,7 @@ class JobDesk:
         self._opening: dict[bytes, asyncio.Future[bytes]] = {}
         self._parts: dict[bytes, bytearray] = {}
         self._running: set[bytes] = set()
+        self._accepts: Counter[bytes] = Counter()
         self._sent: dict[tuple[bytes, Step], float] = {}
         self._told: set[tuple[bytes, Step]] = set()
         self._storing: set[asyncio.Task[None]] = set()
@@ -185,6 +189,9 @@ class JobDesk:
                 # The chain's clock rules, and this machine's may be another.
                 await enclave.send(JobRun(record.job, int(time.time()) + end - now))
                 log.info("job %s runs", record.job.hex())
+            case Step.ACCEPT if self._accepts[record.job] >= MAX_ACCEPTS:
+                log.warning("job %s: the chain does not take the acceptance", record.job.hex())
+                self._forget(record)
             case Step.ACCEPT:
                 body = accept_job(record.job, record.epoch, record.key, record.acceptance)
                 await self._send(record, step, Outgoing(self._view.account, MESSAGE_NANO, body))
@@ -243,6 +250,7 @@ class JobDesk:
         place = (record.job, step)
         if self._wallet is None or time.monotonic() - self._sent.get(place, -AGAIN_SECONDS) < AGAIN_SECONDS:
             return
+        self._accepts[record.job] += step is Step.ACCEPT
         sent = await self._wallet.send(self._view.chain, [message])
         self._sent[place] = time.monotonic()
         await sent.landed(self._view.chain)

@@ -1,0 +1,138 @@
+"""Jobs at the client, without a network: what a file may be, what it may cost, and what the disk keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from client.body import Body
+from client.errors import BadRequest, HomeError, TooExpensive, Untrusted
+from client.job_cli import seconds
+from client.job_plan import Times, plan
+from client.job_records import JobRecord, JobRecords, Made, packed, packed_outcome
+from protocol.job_lines import read_lines
+from protocol.offer import ModelOffer
+from protocol.pricing import maximum
+from worker.enclave.job_run import plan as enclave_plan
+from worker.enclave.job_run import worst_case
+from worker.engine.api import ModelInfo
+from wrappers.cells import to_boc
+from wrappers.job import JobConfig, JobSpec, Outcome
+from wrappers.signed import Terms
+
+TERMS = Terms(b"m" * 32, 1 << 20, 1 << 19, 3 << 20, 3 << 20, 5)
+MODEL = ModelOffer("tiny", 1000, TERMS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    account: bytes
+    models: tuple[ModelOffer, ...] = (MODEL,)
+
+    def model(self, name: str) -> ModelOffer | None:
+        return next((one for one in self.models if one.name == name), None)
+
+
+ONE, TWO = Node(b"1" * 32), Node(b"2" * 32)
+
+
+def line(number: int, **body: Any) -> dict[str, Any]:
+    whole = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 10, **body}
+    return {"custom_id": f"c{number}", "method": "POST", "url": "/v1/chat/completions", "body": whole}
+
+
+def batch(*lines: dict[str, Any]) -> bytes:
+    return "\n".join(json.dumps(one) for one in lines).encode()
+
+
+def test_the_enclave_accepts_at_exactly_the_maximum_that_the_client_computes() -> None:
+    prompt = {"prompt": "once upon a time", "max_tokens": 7}
+    lines = [line(1), line(2, max_tokens=20, stream=True), {**line(3), "url": "/v1/completions", "body": prompt}]
+    lines.append(line(4, max_tokens=None))
+    planned = plan(batch(*lines), [ONE, TWO], None)  # type: ignore[list-item]
+    steps = enclave_plan(read_lines(planned.body), ModelInfo("tiny", b"m" * 32, 1000, True))
+    assert all(step.fault is None for step in steps)
+    assert worst_case(TERMS, steps) == planned.maximum_nano
+    assert planned.asked == ("c1", "c2", "c3", "c4") and planned.model == MODEL
+
+
+def test_g5_a_job_over_the_clients_own_maximum_is_not_sealed() -> None:
+    data = batch(line(1), line(2))
+    worst = plan(data, [ONE], None).maximum_nano  # type: ignore[list-item]
+    bounds = Body.of(line(1)["body"]).bounds(1000)
+    assert worst == maximum(TERMS, 2 * bounds[0], 2 * bounds[1])
+    assert plan(data, [ONE], worst + 9).maximum_nano == worst, "no more is locked than needed"  # type: ignore[list-item]
+    with pytest.raises(TooExpensive, match=str(worst)):
+        plan(data, [ONE], worst - 1)  # type: ignore[list-item]
+
+
+def test_g18_bad_files_are_refused_with_their_line() -> None:
+    for match, data in (
+        ("1 to", b""),
+        ("line 1", b"no json"),
+        ("line 2", batch(line(1), line(2, messages=[]))),
+        ("line 2", batch(line(1), line(2, secret_option=1))),
+        ("line 1", batch(line(1, max_tokens=-1))),
+        ("several models", batch(line(1, model="tiny"), line(2, model="large"))),
+        ("does not serve", batch(line(1, model="large"))),
+    ):
+        with pytest.raises(BadRequest, match=match):
+            plan(data, [ONE], None)  # type: ignore[list-item]
+    with pytest.raises(BadRequest, match="nodes"):
+        plan(batch(line(1)), [], None)
+
+
+def test_all_nodes_serve_the_model_on_the_same_terms() -> None:
+    dearer = Node(b"3" * 32, (ModelOffer("tiny", 1000, dataclasses.replace(TERMS, minimum_nano=6)),))
+    with pytest.raises(Untrusted, match="other terms"):
+        plan(batch(line(1)), [ONE, dearer], None)  # type: ignore[list-item]
+    with pytest.raises(BadRequest, match="does not serve"):
+        plan(batch(line(1)), [ONE, Node(b"4" * 32, ())], None)  # type: ignore[list-item]
+
+
+def test_times_are_those_that_the_registry_takes() -> None:
+    Times().check()
+    for bad in (Times(deadline=1), Times(deadline=40 * 86_400), Times(grace=60), Times(delivery_window=1)):
+        with pytest.raises(BadRequest, match="choose"):
+            bad.check()
+    assert [seconds(text) for text in ("90", "90s", "30m", "2h", "1d")] == [90, 90, 1800, 7200, 86_400]
+    for text in ("", "h", "1w", "-1", "1.5h"):
+        with pytest.raises(typer.BadParameter):
+            seconds(text)
+
+
+def record() -> JobRecord:
+    config = JobConfig(b"s" * 32, b"d" * 32, 100, 1, 2, 3, frozenset({b"1" * 32}))
+    spec = JobSpec(b"i" * 32, 10, b"w" * 32, TERMS.hash, 1)
+    made = (to_boc(config.to_cell()), to_boc(spec.to_cell()), b"wraps", packed(TERMS), b"s" * 32, b"k" * 32)
+    return JobRecord(b"j" * 32, 0, b"e" * 32, 7, Made.SEALED, *made, "tiny", ("c1", "c2"), True, 99)
+
+
+def test_g16_records_keep_what_opens_a_result_and_are_private(tmp_path: Path) -> None:
+    records, made = JobRecords(tmp_path), record()
+    assert records.all() == []
+    records.put_input(made.job, b"sealed")
+    records.put(made)
+    outcome = Outcome(b"r" * 32, 42, b"n" * 32, 5)
+    later = dataclasses.replace(made, made=Made.ORDERED, epoch=9, node=b"1" * 32, outcome=packed_outcome(outcome))
+    records.put(later)
+    found = JobRecords(tmp_path).get(made.job)
+    assert found == later and found.seen == outcome and found.opened_terms == TERMS
+    assert (found.job_config.maximum_nano, found.parsed.lines, found.entry.index) == (100, 1, 7)
+    assert JobRecords(tmp_path).all() == [later] and records.input(made.job) == b"sealed"
+    for path in (tmp_path / "jobs").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    records.drop_input(made.job)
+    with pytest.raises(HomeError, match="submit it anew"):
+        records.input(made.job)
+    with pytest.raises(BadRequest, match="no job"):
+        records.get(b"x" * 32)
+    (tmp_path / "jobs" / f"{made.job.hex()}.json").write_text("{}")
+    with pytest.raises(HomeError, match="damaged"):
+        records.get(made.job)
