@@ -95,7 +95,7 @@ def check_offer(
         presented.evidence,
         presented.collateral,
         effective(policy, allow_simulated=allow_simulated),
-        now,
+        max(now, chain_now),  # a clock of ours that was set back must not make old evidence young
         expected=Expected(network.global_id, network.network_id, account, node.epoch, node.signing_key),
         block=block,
         gpu_collateral=presented.gpu,

@@ -63,7 +63,8 @@ class Shelf:
     def _load(self, path: Path) -> None:
         try:
             entry = Entry.from_json(json.loads((path / "entry.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, AttributeError, ProtocolError, CellError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError, ProtocolError, CellError):
+            # Any other error of the disk may pass: it is told to the operator, and deletes nothing.
             shutil.rmtree(path, ignore_errors=True)  # it died before the entry was whole: the client begins anew
             return
         self._entries[entry.job] = entry

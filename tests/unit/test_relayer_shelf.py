@@ -118,3 +118,19 @@ def test_what_is_signed_is_never_32_bytes_and_never_alike() -> None:
     one = post_request(escrow=ESCROW, job=b"j" * 32, entry=bytes(32), **ids)
     two = node_request(node=NODE, **ids)
     assert (len(one), len(two)) == (180, 118) and one[:13] != two[:13]
+
+
+def test_g16_a_disk_that_fails_for_a_moment_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = entry()
+    kept = shelf(tmp_path)
+    kept.put(one, NOW)
+    fill(kept, one.job)
+
+    def fails(*_: object, **__: object) -> str:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", fails)
+        with pytest.raises(OSError, match="Too many"):
+            shelf(tmp_path)
+    assert shelf(tmp_path).for_node(NODE) == (one,)

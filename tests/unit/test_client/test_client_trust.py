@@ -17,6 +17,7 @@ from attestation.onchain.state import ChainImage, ImageStatus
 from attestation.policy import Tier
 from attestation.simulated import pki
 from attestation.simulated.collateral import mint
+from attestation.verify import Block
 from chain.api import BlockId, Head, Unreachable
 from client import control, show
 from client.errors import ClientError, NoNode, Uncertain, Untrusted
@@ -311,3 +312,26 @@ async def test_g17_a_node_that_cannot_be_judged_hides_no_other(world: Any, monke
         doubtful, honest = await client.nodes()
     assert isinstance(honest, TrustedNode)
     assert isinstance(doubtful, RefusedNode) and "no endpoint keeps" in doubtful.reasons[0]
+
+
+async def test_g12_a_clock_of_ours_that_was_set_back_makes_no_evidence_young(world: Any) -> None:
+    now = int(time.time())
+
+    def judged(chain_now: int, **changes: Any) -> Any:
+        return check_offer(
+            world.offer(),
+            account=world.node,
+            network=facts,
+            policy=replace(world.policy, max_age_seconds=3_600, **changes),
+            allow_simulated=True,
+            node=world.node_state(claims_until=now + 10**7),
+            standing=(),
+            block=Block(900, b"\x09" * 32, now - 100),
+            now=now,
+            chain_now=chain_now,
+        )
+
+    async with world.client() as client:
+        facts = client.settings.facts
+    assert isinstance(judged(now), TrustedNode)
+    assert "stale" in "; ".join(judged(now + 3_600).reasons)
