@@ -114,7 +114,7 @@ async def _open(
         if identify(facts.state) is Kind.NODE:
             nodes[account] = facts
     fees = Fees(PRICES, found.parameters)
-    return check_receipts(shown, network_id(global_id, registry), nodes, None, fees)
+    return check_receipts(shown, network_id(global_id, registry), nodes, fees)
 
 
 def _registry(given: str | None, home: Path | None) -> bytes | None:
@@ -140,7 +140,7 @@ def _message(one: Evidence) -> dict[str, object]:
     body = to_boc(one.body)
     return {
         "why": one.why,
-        "to": "the network's court" if one.court is None else address_of(one.court).to_str(),
+        "to": "the court" if one.court is None else address_of(one.court).to_str(),
         "value_nano": one.value_nano,
         "body": base64.b64encode(body).decode(),
     }

@@ -37,7 +37,7 @@ def _singletons(registry: Facts) -> Iterable[bytes]:
     if identify(registry.state) is not Kind.REGISTRY or registry.state.data is None:
         return ()
     state = RegistryState.from_cell(registry.state.data)
-    return (state.attestation,)
+    return (state.attestation, *([state.court] if any(state.court) else []))
 
 
 def _children(history: Iterable[Transaction]) -> Iterable[bytes]:

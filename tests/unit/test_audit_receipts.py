@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from app.audit.core.audit import audit
 from app.audit.core.facts import Finding
 from app.audit.core.receipts import Evidence, Shown, check_receipts, parse
 from protocol.pricing import Stop, Usage, charge
@@ -19,6 +20,7 @@ from protocol.receipts import IssuedReceipt, SignedReceipt
 from scripts.stage import World, built_world, make_pair, public
 from tests.support.audit_world import facts_of
 from wrappers.cells import to_boc
+from wrappers.fees import PRICES
 from wrappers.node import ClaimEntry, receipts_root
 from wrappers.ops import Op
 from wrappers.signed import InnerReceipt, Receipt, Terms, sign
@@ -69,7 +71,7 @@ class Books:
 
     def check(self, shown: Sequence[Shown]) -> tuple[tuple[Finding, ...], tuple[Evidence, ...]]:
         nodes = {self.node: facts_of(self.world, self.node)}
-        return check_receipts(shown, self.world.network, nodes, b"\x0c" * 32, self.world.fees)
+        return check_receipts(shown, self.world.network, nodes, self.world.fees)
 
 
 @cache
@@ -110,7 +112,7 @@ def test_g13_a_receipt_shown_twice_with_different_contents_is_evidence() -> None
     findings, evidence = books().check([*chain, other])
     assert not all(finding.holds for finding in findings)
     (found,) = [one for one in evidence if "both number 2" in one.why]
-    assert found.body.begin_parse().load_uint(32) == Op.EQUIVOCATION and found.court == b"\x0c" * 32
+    assert found.body.begin_parse().load_uint(32) == Op.EQUIVOCATION and found.court == books().world.court
 
 
 @pytest.mark.parametrize("change", [1, -1, 10**9])
@@ -120,7 +122,16 @@ def test_g13_an_amount_that_is_not_usage_times_terms_is_evidence(change: int) ->
     findings, evidence = books().check([shown])
     assert any(f"where usage x terms is {due}" in finding.said for finding in findings if not finding.holds)
     (found,) = evidence
-    assert found.body.begin_parse().load_uint(32) == Op.FALSE_AMOUNT
+    assert found.body.begin_parse().load_uint(32) == Op.FALSE_AMOUNT and found.court is not None
+    # What is printed is what the court takes: the stake is gone, and an audit explains where it went.
+    world, snapshot = books().world, books().world.ledger.snapshot()
+    try:
+        assert not world.send(world.stranger, found.court, found.value_nano, found.body).failed
+        assert world.node(books().node).stake_nano == 0
+        report = audit(facts_of(world, books().node), PRICES)
+        assert report.holds, [one for one in report.findings if not one.holds]
+    finally:
+        world.ledger.revert(snapshot)
 
 
 def test_g10_nobody_is_accused_with_what_the_enclave_did_not_sign() -> None:

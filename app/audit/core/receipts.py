@@ -62,7 +62,7 @@ class Evidence:
 
     why: str
     court: bytes | None
-    """None where the network's court is not known."""
+    """The one that the node obeys; None where there is no such node."""
     value_nano: int
     body: Cell
 
@@ -90,7 +90,7 @@ def parse(document: str) -> tuple[Shown, ...]:
 
 
 def check_receipts(
-    shown: Sequence[Shown], network: bytes, nodes: Mapping[bytes, Facts], court_account: bytes | None, fees: Fees
+    shown: Sequence[Shown], network: bytes, nodes: Mapping[bytes, Facts], fees: Fees
 ) -> tuple[tuple[Finding, ...], tuple[Evidence, ...]]:
     """`nodes`: facts of the nodes that are named, with their histories; `network`: the network id."""
     findings: list[Finding] = []
@@ -98,8 +98,8 @@ def check_receipts(
     roots: dict[_Place, tuple[_Root, ...]] = {}
     value = fees.evidence(rare_program(Contract.NODE))
 
-    def accuse(why: str, body: Cell) -> None:
-        evidence.append(Evidence(why, court_account, value, body))
+    def accuse(one: Shown, why: str, body: Cell) -> None:
+        evidence.append(Evidence(why, _court(nodes.get(one.node)), value, body))
 
     for one in shown:
         name = f"receipt {one.receipt.hash.hex()[:16]}, number {one.receipt.seq}"
@@ -115,7 +115,11 @@ def check_receipts(
             place = Place(one.escrow, one.allotment_epoch, one.receipt.seq)
             testimony = SignedReceipt(one.receipt, one.issued.signed.signature)
             program = rare_program(Contract.NODE)
-            accuse(priced.said, court.false_amount(place, one.accused, testimony, one.issued.inner, one.terms, program))
+            accuse(
+                one,
+                priced.said,
+                court.false_amount(place, one.accused, testimony, one.issued.inner, one.terms, program),
+            )
     for first, second in _twice(shown):
         said = f"{first.receipt.hash.hex()} and {second.receipt.hash.hex()} are both number {first.receipt.seq}"
         findings.append(Finding("one receipt per number", False, said))
@@ -123,8 +127,13 @@ def check_receipts(
         if both and first.receipt.allotment == second.receipt.allotment:
             place = Place(first.escrow, first.allotment_epoch, first.receipt.seq)
             pair = [SignedReceipt(one.receipt, one.issued.signed.signature) for one in (first, second)]
-            accuse(said, court.equivocation(place, first.accused, pair[0], pair[1], rare_program(Contract.NODE)))
+            accuse(first, said, court.equivocation(place, first.accused, pair[0], pair[1], rare_program(Contract.NODE)))
     return tuple(findings), tuple(evidence)
+
+
+def _court(facts: Facts | None) -> bytes | None:
+    state = None if facts is None or facts.state.data is None else NodeState.from_cell(facts.state.data)
+    return None if state is None else state.court
 
 
 def _sound(name: str, one: Shown, network: bytes, facts: Facts | None) -> Iterator[Finding]:
