@@ -13,6 +13,7 @@ from attestation.onchain.state import VerifierState
 from chain.api import AccountState, ChainError, Status
 from wrappers.cells import CellError
 from wrappers.code import Contract, code, living_code
+from wrappers.committee import CommitteeState
 from wrappers.court import CourtState
 from wrappers.escrow import EscrowState
 from wrappers.fees import Prices
@@ -27,6 +28,7 @@ STUB_BITS = 256 + 8 + 256 + 32
 @cache
 def _kinds() -> Mapping[bytes, Kind]:
     singletons = {Contract.REGISTRY: Kind.REGISTRY, Contract.ATTESTATION: Kind.ATTESTATION, Contract.COURT: Kind.COURT}
+    singletons[Contract.COMMITTEE] = Kind.COMMITTEE
     children = {Contract.NODE: Kind.NODE, Contract.ESCROW: Kind.ESCROW, Contract.JOB: Kind.JOB}
     return {
         **{bytes(code(contract).hash): kind for contract, kind in singletons.items()},
@@ -91,6 +93,9 @@ def _judge(kind: Kind, facts: Facts, prices: Prices) -> _Judged:
     if kind is Kind.JOB:
         job_state = others.decode_job(facts)
         return others.job_lines(job_state, balance), tuple(others.check_job(facts, job_state)), {}
+    if kind is Kind.COMMITTEE:
+        committee = CommitteeState.from_cell(data)
+        return others.committee_lines(committee, balance), tuple(others.check_committee(facts, committee)), {}
     findings: Iterator[Finding]
     if kind is Kind.REGISTRY:
         findings = others.check_registry(facts, RegistryState.from_cell(data))

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     REGISTRY = "registry"
     ATTESTATION = "attestation"
     COURT = "court"
+    COMMITTEE = "committee"
     NODE = "node"
     ESCROW = "escrow"
     JOB = "job"

@@ -8,6 +8,7 @@ from app.audit.core.facts import Facts, Finding, Line
 from app.audit.core.history import strangers_paid
 from attestation.onchain.state import VerifierState
 from wrappers.cells import CellError
+from wrappers.committee import CommitteeState
 from wrappers.court import CourtState
 from wrappers.job import JobState, Phase
 from wrappers.registry import Kind, RegistryState, child_address
@@ -79,6 +80,23 @@ def check_attestation(facts: Facts, state: VerifierState) -> Iterator[Finding]:
 def check_court(facts: Facts, state: CourtState) -> Iterator[Finding]:
     yield Finding("it names a treasury", any(state.treasury), state.treasury.hex())
     yield from _keeps(facts)
+
+
+def committee_lines(state: CommitteeState, balance_nano: int) -> tuple[Line, ...]:
+    members = state.members.items()
+    found = [
+        Line(one.payout.hex(), f"bond of member {owner.hex()}: leaves with it, or is slashed", one.bond_nano)
+        for owner, one in members
+    ]
+    rest = balance_nano - sum(line.nano for line in found)
+    what = f"fees of {len(state.requests)} open requests, and the committee's own rent and gas"
+    return tuple(line for line in (*found, Line("nobody", what, rest)) if line.nano)
+
+
+def check_committee(facts: Facts, state: CommitteeState) -> Iterator[Finding]:
+    bonds = sum(one.bond_nano for one in state.members.values())
+    balance = facts.state.balance_nano
+    yield Finding("balance >= the members' bonds", balance >= bonds, f"{balance} >= {bonds}")
 
 
 def _keeps(facts: Facts) -> Iterator[Finding]:
