@@ -36,6 +36,7 @@ class Gas:
     STANDING: Final = 395000
     SLASH: Final = 405000
     ACCEPT_JOB: Final = 9200
+    PRESENT: Final = 10600
     NOTARISE: Final = 15400
     CHANGE_SETTING: Final = 37000
     TOP_UP: Final = 2450
@@ -71,6 +72,7 @@ class Size:
     NODE_DATA_BITS: Final = 4300
     ACCEPTED_BITS: Final = 608
     NOTARISED_BITS: Final = 800
+    PRESENTED_BITS: Final = 1128
     EXTRAS_CELLS: Final = 1
     EXTRAS_BITS: Final = 514
     OFFER_CELLS: Final = 3
@@ -246,6 +248,10 @@ class Fees:
     def accept_job(self) -> int:
         gas = self.prices.gas(Gas.ACCEPT_JOB + Gas.ACCEPTED)
         return gas + self.prices.forward(0, 0) + self.prices.forward(1, Size.ACCEPTED_BITS)
+
+    def present(self) -> int:
+        """Without what the committee needs: `committee_fees` says that."""
+        return self.prices.gas(Gas.PRESENT) + self.prices.forward(2, Size.PRESENTED_BITS)
 
     def notarise(self) -> int:
         gas = self.prices.gas(Gas.NOTARISE)

@@ -55,6 +55,11 @@ def notarise(hash_: bytes, key: bytes, signature: bytes) -> Cell:
     return _with_program(_body(Op.NOTARISE).store_bytes(hash_).store_bytes(key).store_ref(_signature(signature)))
 
 
+def present(committee: bytes) -> Cell:
+    """Body from the controller: has the node tell a committee what the chain verified of it. The value goes along."""
+    return _with_program(_body(Op.PRESENT).store_bytes(committee))
+
+
 def standing(measurement: bytes, platform: bytes, status: int) -> Cell:
     """Body from attestation, answering sync. `status`: 1 image retired, 2 compromised, 4 platform denied, 8 failing."""
     body = _body(Op.STANDING).store_bytes(measurement).store_bytes(platform)

@@ -271,6 +271,7 @@ def measure_node() -> dict[str, int]:
     used["SLASH"] = at(world.court, slash)
     notary = sign(Notary(state.node_id, NO_HASH), world.enclave_key)
     used["NOTARISE"] = at(world.client.account, node_rare.notarise(NO_HASH, key, notary))
+    used["PRESENT"] = at(world.operator.account, node_rare.present(world.payout))
     world.ledger.revert(snapshot)
     world.ledger.now += 10 * DAY
     trace = attest_raw(world, pair.node, neighbours(key, 32)[-1])
