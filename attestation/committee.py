@@ -17,7 +17,8 @@ from attestation.collateral import parse as parse_collateral
 from attestation.evidence import Evidence, Kind
 from attestation.policy import MAINNET_GLOBAL_ID, AllowedImage, Policy, Technology, Tier, from_document
 from attestation.snp.collateral import AmdCollateral
-from attestation.verify import Block, Expected, verify
+from attestation.snp.report import parse as parse_report
+from attestation.verify import Block, Expected, Verdict, verify
 from wrappers.committee import Question, document_bytes
 
 
@@ -63,6 +64,18 @@ def judge(question: Question, evidence: Cell, collateral: Cell, policy_document:
     if shown.kind is not Kind.SEV_SNP or not isinstance(amd, AmdCollateral):
         return Opinion(False, (f"evidence of kind {shown.kind.value}: a committee judges sev-snp alone",))
     return _judge(question, shown, amd, _policy(policy_document, question.measurement))
+
+
+def claimable(evidence: Evidence, collateral: AmdCollateral, policy_document: bytes, now: int) -> Verdict:
+    """What could be asked about this evidence now, for who asks: never raises, a rejection has its reasons."""
+    try:
+        image = parse_report(evidence.quote).measurement
+    except ValueError as error:
+        return Verdict(False, (str(error),))
+    binding = evidence.binding
+    expected = Expected(MAINNET_GLOBAL_ID, binding.network_id, binding.node, binding.node_epoch, binding.signing_key)
+    block = Block(binding.block_seqno, binding.block_root_hash, now)
+    return verify(evidence, collateral, _policy(policy_document, image), now, expected=expected, block=block)
 
 
 def _policy(document: bytes, measurement: bytes) -> Policy:

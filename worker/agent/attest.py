@@ -14,12 +14,14 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from attestation.collateral import Collateral
+from attestation.collateral import AnyCollateral, Collateral
+from attestation.collateral import parse as parse_collateral
 from attestation.evidence import Evidence
 from attestation.fetch import CollateralUnavailable
 from attestation.gpu.collateral import GpuCollateral
 from attestation.onchain.state import ImageStatus, VerifierState
 from attestation.quote import parse as parse_quote
+from attestation.snp.collateral import AmdCollateral
 from attestation.source import CollateralSource
 from attestation.strict import Malformed
 from attestation.verifier import NotAttested, Verifier, block_to_bind
@@ -28,6 +30,7 @@ from chain.wait import until
 from chain.wallet import Wallet
 from worker.agent.enclave_process import Enclave
 from worker.agent.view import ChainView
+from worker.agent.vouching import Vouching
 from wrappers.signed import KeyConsent, sign
 
 log = logging.getLogger(__name__)
@@ -54,6 +57,8 @@ class Attesting:
     source: CollateralSource | None = None
     gpu_manifests: Path | None = None
     """Needed where the evidence holds GPUs'."""
+    committee: bytes | None = None
+    """Account of the network's committee, for SEV-SNP evidence."""
 
     async def attest(self, enclave: Enclave) -> tuple[bytes, int]:
         """(JSON of evidence and collateral as offers carry it, attested_until), once the chain shows the key.
@@ -70,7 +75,9 @@ class Attesting:
         if state.simulated != enclave.ready.simulated:
             raise NotAttested(_wrong_root(state.simulated))
         collateral = await self._collateral(enclave)
-        if taken := await verifier.bring(self.wallet, collateral, ahead_seconds=AHEAD_SECONDS):
+        if isinstance(collateral, Collateral) and (
+            taken := await verifier.bring(self.wallet, collateral, ahead_seconds=AHEAD_SECONDS)
+        ):
             log.info("brought collateral to the chain: %s", ", ".join(taken))
         seqno, root_hash = await until(
             lambda: block_to_bind(self.view.chain, node.block_seqno),
@@ -81,9 +88,12 @@ class Attesting:
         document = {"evidence": json.loads(evidence.to_json()), "collateral": json.loads(collateral.to_json())}
         if evidence.gpu_evidence:
             document["gpu_collateral"] = json.loads(await asyncio.to_thread(self._gpu_collateral))
-        _check_image(state, evidence.quote)
         consent = sign(KeyConsent(node.node_id, enclave.key), self.release_key)
-        await verifier.attest(self.wallet, evidence.quote, evidence.binding, consent=consent)
+        if isinstance(collateral, AmdCollateral):
+            await self._vouching(self.wallet).vouched(evidence, collateral, consent)
+        else:
+            _check_image(state, evidence.quote)
+            await verifier.attest(self.wallet, evidence.quote, evidence.binding, consent=consent)
         attested_until = await until(
             lambda: self._shown(enclave.key, seqno),
             what="the node to show its new key",
@@ -112,12 +122,20 @@ class Attesting:
         state = (await self.view.node(fresh=True)).state
         return state.attested_until if state.signing_key == key and state.block_seqno >= block_seqno else None
 
-    async def _collateral(self, enclave: Enclave) -> Collateral:
+    def _vouching(self, wallet: Wallet) -> Vouching:
+        if self.committee is None:
+            raise NotAttested(
+                "the chain cannot verify SEV-SNP evidence by itself; set committee to the account of the network's "
+                "committee, where it has one, or serve from a TDX guest"
+            )
+        return Vouching.bundled(self.view.chain, wallet, self.committee)
+
+    async def _collateral(self, enclave: Enclave) -> AnyCollateral:
         if self.source is not None and not enclave.ready.simulated:
             return await self._fetched(self.source, enclave)
         if self.collateral_file is not None:
             try:
-                return Collateral.from_json(await asyncio.to_thread(self.collateral_file.read_text, encoding="utf-8"))
+                return parse_collateral(await asyncio.to_thread(self.collateral_file.read_text, encoding="utf-8"))
             except (OSError, Malformed, UnicodeDecodeError) as error:
                 raise NotAttested(f"collateral_file {self.collateral_file} is of no use: {error}") from error
         if not enclave.ready.simulated:
@@ -129,17 +147,14 @@ class Attesting:
 
         return mint((await self.view.head()).now)
 
-    async def _fetched(self, source: CollateralSource, enclave: Enclave) -> Collateral:
+    async def _fetched(self, source: CollateralSource, enclave: Enclave) -> AnyCollateral:
         # Only a quote tells which platform this is. The one that is attested comes later, over a younger block.
         head = await self.view.head()
         evidence = Evidence.from_json(await enclave.attest(head.block.seqno, head.block.root_hash))
         try:
-            found = await source.collateral(evidence, head.now)
+            return await source.collateral(evidence, head.now)
         except CollateralUnavailable as error:
             raise NotAttested(f"collateral cannot be had: {error}") from error
-        if not isinstance(found, Collateral):
-            raise NotAttested("the chain cannot verify SEV-SNP evidence by itself; serve from a TDX guest")
-        return found
 
     def _gpu_collateral(self) -> str:
         if self.gpu_manifests is None:

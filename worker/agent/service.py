@@ -79,7 +79,9 @@ class Service:
         self.releases = Releases(self.journal, self.view, self.desk, release_key, self._claim_soon)
         url = config.collateral_url
         source = CollateralSource(url, config.data_dir / "collateral") if url else None
-        self.attesting = Attesting(self.view, wallet, release_key, config.collateral_file, source, config.gpu_manifests)
+        self.attesting = Attesting(
+            self.view, wallet, release_key, config.collateral_file, source, config.gpu_manifests, config.committee
+        )
         self._duty: Duty | None = None
         if config.committee is not None and wallet is not None:
             self._duty = Duty(self.view, config.committee, wallet, lambda: self.enclave)
