@@ -20,7 +20,9 @@ from worker.agent.duty import Duty, NoCommittee, committee_state
 from worker.agent.enclave_process import Enclave, EnclaveRefused
 from worker.agent.view import ChainView
 from worker.link import Judged
+from wrappers import committee
 from wrappers.committee import CommitteeVerdict, Question, Vote
+from wrappers.node_rare import present
 from wrappers.ops import Op
 from wrappers.signed import sign
 
@@ -80,14 +82,19 @@ def stage() -> Stage:
     return made
 
 
-def duty_of(stage: Stage, who: Verifier, enclave: Judging | None) -> Duty:
+def duty_of(stage: Stage, who: Verifier, enclave: Judging | None, shown: tuple[bytes, int] | None = None) -> Duty:
+    """`shown`: key and end as the node shows them, where they are not what the committee knows."""
     chain = cast(Any, LedgerChain(stage.ledger))
     wallet = Wallet(key_of(f"wallet {who.owner.hex()}"))
     stage.ledger.faucet(wallet.account, 10 * TON)
     view = ChainView(chain, stage.registry, who.node, stage.network, 0.0)
 
     async def node(*, fresh: bool = False) -> Any:
-        return SimpleNamespace(state=SimpleNamespace(owner=who.owner))
+        member = stage.state.members.get(who.owner)
+        known = (member.key, member.attested_until) if member is not None else (public(who.key), 0)
+        key, ends = shown or known
+        state = SimpleNamespace(owner=who.owner, controller=wallet.account, signing_key=key, attested_until=ends)
+        return SimpleNamespace(state=state)
 
     view.node = node  # type: ignore[method-assign]
     return Duty(view, stage.account, wallet, lambda: cast(Enclave, enclave))
@@ -181,3 +188,19 @@ async def test_g18_a_member_goes_on_after_what_nobody_foresaw(
         async with asyncio.timeout(0.2):
             await duty.run()
     assert steps > 1 and "report this" in caplog.text
+
+
+async def test_the_committee_is_told_of_the_nodes_next_key_and_end(stage: Stage) -> None:
+    who, *_ = stage.join(1)
+    ends = stage.state.members[who.owner].attested_until
+    next_key = public(key_of("next"))
+    for key, end in ((next_key, ends), (public(who.key), ends + 1)):
+        duty = duty_of(stage, who, Judging(who), (key, end))
+        assert await duty.step() == 0
+        (tx,) = [tx for tx in stage.ledger.transactions[duty.wallet.account] if tx.out_msgs][-1:]
+        assert tx.out_msgs[0].destination == who.node and tx.out_msgs[0].body.hash == present(stage.account).hash
+    assert not stage.tell(committee.leave(who.owner), TON, who.owner).failed
+    duty = duty_of(stage, stage.verifier(0), Judging(who), (next_key, ends))
+    sent = len(stage.ledger.transactions[duty.wallet.account])
+    await duty.step()
+    assert len(stage.ledger.transactions[duty.wallet.account]) == sent, "who is leaving needs no newer key"

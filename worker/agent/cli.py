@@ -88,6 +88,24 @@ for _name, _command in settings_cli.COMMANDS.items():
     app.command(_name)(_command)
 
 
+@app.command()
+def join(config: Config = None) -> None:
+    """Join the network's committee with its bond: this node then judges SEV-SNP machines when the chain draws it."""
+    _sent(run(config, lambda operator: operator.join()))
+
+
+@app.command()
+def leave(config: Config = None) -> None:
+    """Leave the committee; its bond may be taken two weeks later."""
+    _sent(run(config, lambda operator: operator.leave()))
+
+
+@app.command("take-bond")
+def take_bond(config: Config = None) -> None:
+    """Take the bond to the payout address, two weeks after leaving the committee."""
+    _sent(run(config, lambda operator: operator.take_bond()))
+
+
 def _sent(transaction: Transaction) -> None:
     wallet = address_of(transaction.account).to_str()
     typer.echo(json.dumps({"sent": transaction.hash.hex(), "wallet": wallet}))

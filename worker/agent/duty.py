@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from pytoniq_core import Cell
+
 from chain.api import Chain, ChainError, Status, Transaction
 from chain.follower import AccountFollower
 from chain.outgoing import Outgoing
@@ -18,12 +20,16 @@ from chain.wallet import Wallet
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
 from worker.agent.view import ChainView, NodeMissing
 from wrappers.cells import CellError
-from wrappers.committee import Ask, CommitteeState, Request, Vote, answer
+from wrappers.committee import Ask, CommitteeState, Member, Request, Vote, answer
+from wrappers.node import NodeState
+from wrappers.node_rare import present
 
 log = logging.getLogger(__name__)
 
 ANSWER_VALUE_NANO = 100_000_000
 """Above the need of `answer` at mainnet's prices; what is not used comes back."""
+PRESENT_VALUE_NANO = 150_000_000
+"""Above the needs of `present` and of a member's `presented`; the rest goes to the payout address."""
 LOOK_SECONDS = 20.0
 TROUBLE = (ChainError, NodeMissing, EnclaveRefused, EnclaveGone, TimeoutError)
 
@@ -62,6 +68,13 @@ def unanswered(state: CommitteeState, owner: bytes, now: int) -> Iterator[Reques
             yield request
 
 
+def out_of_date(member: Member, node: NodeState) -> bool:
+    """Whether the committee knows an older key or end than the node shows. One that is leaving takes no newer ones."""
+    if member.leaving_at or node.signing_key is None:
+        return False
+    return (member.key, member.attested_until) != (node.signing_key, node.attested_until)
+
+
 def asked(request: Request, asks: Mapping[tuple[bytes, bytes], Ask]) -> Ask | None:
     return asks.get((request.question.evidence, request.question.collateral))
 
@@ -98,10 +111,16 @@ class Duty:
         enclave = self.enclave()
         if enclave is None:
             return 0
-        owner = (await self.view.node()).state.owner
+        node = (await self.view.node()).state
+        owner = node.owner
         state = await self._caught_up()
         member = state.members.get(owner)
-        if member is None or enclave.key not in (member.key, member.previous_key):
+        if member is None:
+            return 0
+        if out_of_date(member, node) and node.controller == self.wallet.account:
+            log.info("telling the committee of key %s, attested until %d", enclave.key.hex(), node.attested_until)
+            await self._send(self.view.account, PRESENT_VALUE_NANO, present(self.committee))
+        if enclave.key not in (member.key, member.previous_key):
             return 0
         sent = 0
         for request in unanswered(state, owner, (await self.view.head()).now):
@@ -136,7 +155,10 @@ class Duty:
             return 0
         log.info("question %s: %s", question.hash.hex(), "yes" if judged.accepted else f"no, {judged.reasons}")
         body = answer(question.node, owner, judged.accepted, judged.signature)
-        sent = await self.wallet.send(self.view.chain, [Outgoing(self.committee, ANSWER_VALUE_NANO, body)])
-        await sent.landed(self.view.chain)
+        await self._send(self.committee, ANSWER_VALUE_NANO, body)
         self._told.add(question.hash)
         return 1
+
+    async def _send(self, account: bytes, value_nano: int, body: Cell) -> None:
+        sent = await self.wallet.send(self.view.chain, [Outgoing(account, value_nano, body)])
+        await sent.landed(self.view.chain)

@@ -14,21 +14,25 @@ from chain.wallet import Wallet
 from worker.agent import control
 from worker.agent.claims import Claims, Policy
 from worker.agent.config import AgentConfig
+from worker.agent.duty import committee_state
 from worker.agent.journal import Journal
 from worker.agent.releases import create_release_key, load_release_key, public_bytes
 from worker.agent.run import Ground
 from worker.agent.store import Account, Store
 from worker.agent.view import ChainView, NodeMissing, NodeView
 from wrappers.code import Contract, code_hash
+from wrappers.committee import LEAVE_SECONDS, CommitteeState, leave, withdraw_bond
 from wrappers.fees import PRICES, Fees
 from wrappers.node import NodeConfig
-from wrappers.node_rare import collect, unbond, withdraw_stake
+from wrappers.node_rare import collect, present, unbond, withdraw_stake
 from wrappers.registry import Kind, Parameters, RegistryState, child_address, open_node
 
 OPENING_COSTS_NANO = 300_000_000
 """Above rent, gas and forwarding of a birth; the contract credits what is left to the stake."""
 SMALL_MESSAGE_NANO = 50_000_000
 """Above the need of collect, unbond and withdraw_stake; the rest stays in the node's reserve or comes back."""
+JOINING_COSTS_NANO = 150_000_000
+"""Above rent and gas of a member, and the node's own part; what is left is bond as well."""
 SHOWN_SECONDS = 60.0
 
 
@@ -129,6 +133,47 @@ class Operator:
         if now < state.withdrawable_at:
             raise OperationRefused(f"the stake may leave at {state.withdrawable_at} (unix seconds), it is {now} now")
         return await self._send(self.ground.node, SMALL_MESSAGE_NANO, withdraw_stake())
+
+    # ---- the committee
+
+    async def join(self) -> Transaction:
+        """Put up the bond and be drawn for the committee's questions. Raises OperationRefused."""
+        state = await self._committee()
+        node = (await self.view.node()).state
+        if node.owner in state.members:
+            raise OperationRefused("this owner is in the committee already, or still leaving; see `cocoon node status`")
+        if node.signing_key is None or node.attested_until <= (await self.ground.chain.head()).now:
+            raise OperationRefused("the node is not attested; start the agent first, and wait until it serves")
+        value = state.terms.bond_nano + JOINING_COSTS_NANO
+        return await self._send(self.ground.node, value, present(self._committee_account()))
+
+    async def leave(self) -> Transaction:
+        """Be drawn no more; the bond may leave two weeks later."""
+        owner = (await self.view.node()).state.owner
+        return await self._send(self._committee_account(), SMALL_MESSAGE_NANO * 2, leave(owner))
+
+    async def take_bond(self) -> Transaction:
+        """Take the bond. Raises OperationRefused before its time."""
+        state, now = await self._committee(), (await self.ground.chain.head()).now
+        owner = (await self.view.node()).state.owner
+        member = state.members.get(owner)
+        if member is None or not member.leaving_at:
+            raise OperationRefused("there is no bond on its way out; run `cocoon node leave` first")
+        if now < member.leaving_at + LEAVE_SECONDS:
+            raise OperationRefused(
+                f"the bond may leave at {member.leaving_at + LEAVE_SECONDS} (unix seconds), it is {now}"
+            )
+        return await self._send(self._committee_account(), SMALL_MESSAGE_NANO * 2, withdraw_bond(owner))
+
+    def _committee_account(self) -> bytes:
+        if self.config.committee is None:
+            raise OperationRefused(
+                "set committee in the agent's configuration to the account of the network's committee"
+            )
+        return self.config.committee
+
+    async def _committee(self) -> CommitteeState:
+        return await committee_state(self.ground.chain, self._committee_account())
 
     async def status(self) -> dict[str, Any]:
         """What chain, store and the running agent know of the node."""
