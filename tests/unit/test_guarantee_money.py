@@ -56,7 +56,7 @@ def code(path: Path) -> str:
 
 
 def test_g7_only_the_messages_whose_bounce_is_handled_leave_with_the_bounce_flag() -> None:
-    """verdict, slash, governed, vouched (value stays), settle, accepted, presented (reserve), paid, open_job (deposit)."""
+    """verdict, slash, governed, vouched, presented (value stays), settle, accepted, paid, open_job (deposit)."""
     found = {}
     for path in SOURCES:
         if sends := code(path).count("to_bounceable("):
