@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chain.wait import until
 from protocol.jobs import Wrap, wraps_to_bytes
@@ -12,7 +13,7 @@ from protocol.sealing import WRAP_OVERHEAD
 from worker.agent.enclave_process import EnclaveGone
 from worker.agent.job_core import ACCEPT_MARGIN_SECONDS, POST_MARGIN_SECONDS, Facts, Step, next_step
 from worker.agent.job_records import JobRecord, JobRecords, Stage
-from worker.agent.job_relay import RelayTrouble, http_origin
+from worker.agent.job_relay import JobRelay, RelayTrouble, http_origin
 from worker.agent.jobs import MAX_ACCEPTS, JobDesk, JobPolicy
 from worker.job_messages import JobAccepted, JobBegin, JobDrop, JobFinished, JobInput, JobPiece, JobRefused, JobRun
 from wrappers.cells import to_boc
@@ -354,3 +355,16 @@ async def test_nothing_is_fetched_that_the_chain_does_not_show_as_open_for_us(pl
 def test_the_relayers_jobs_are_where_its_link_is() -> None:
     assert http_origin("ws://host:1/") == "http://host:1" and http_origin("wss://host") == "https://host"
     assert issubclass(EnclaveGone, Exception)
+
+
+async def test_g18_an_answer_nested_beyond_reading_is_a_relayers_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    relay = JobRelay("http://relayer", network=b"N" * 32, node=NODE, release_key=Ed25519PrivateKey.generate())
+
+    async def ask(*_: object) -> bytes:
+        return b"[" * 2000 + b"]" * 2000
+
+    monkeypatch.setattr(relay, "_ask", ask)
+    with pytest.raises(RelayTrouble):
+        await relay.put_result(JOB, b"result", DIGEST)
+    with pytest.raises(RelayTrouble):
+        await relay.entries()

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import secrets
+import threading
 import time
 
 import pytest
@@ -266,3 +267,31 @@ async def test_g11_nothing_of_a_job_crosses_to_the_agent_in_clear(house: House) 
     finished, data = await job.run()
     assert hashlib.sha256(data).digest() == finished.result
     assert b"three" not in data and PROMPT.encode() not in data and EPOCH and SECRET not in data
+
+
+async def test_g4_an_input_that_is_sent_twice_is_opened_and_accepted_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened beside itself, the second opening would make a running job ready to be run again: two results, one id."""
+    opened, gate, real = [], threading.Event(), jobs.open_job
+    begun, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def slow(*facts, **named):
+        opened.append(facts)
+        loop.call_soon_threadsafe(begun.set)
+        gate.wait(10)
+        return real(*facts, **named)
+
+    monkeypatch.setattr(jobs, "open_job", slow)
+    job = Job(house)
+    job.post()
+    await begun.wait()
+    for at in range(0, len(job.sealed.ciphertext), 1000):
+        house.agent.link.post(JobInput(JOB, job.sealed.ciphertext[at : at + 1000]))
+    house.agent.link.post(job.begin())
+    await asyncio.sleep(0.2)
+    gate.set()
+    await house.agent.expect(JobAccepted)
+    job.read(*await job.run())
+    await asyncio.sleep(0.1)
+    assert len(opened) == 1 and house.agent.inbox.empty()

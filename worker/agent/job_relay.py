@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -69,7 +68,7 @@ class JobRelay:
             piece = data[have : have + PIECE_BYTES]
             answer = await self._ask("PUT", f"{PATH}/{job.hex()}/result", {**facts, "offset": str(have)}, 4096, piece)
             try:
-                body = json.loads(answer)
+                body = strict_json.parse(answer)
                 got = number(body, "bytes", 63) if isinstance(body, dict) else 0
             except (ValueError, BadMessage) as error:
                 raise RelayTrouble(f"{self.origin} does not say what it has of the result") from error

@@ -107,6 +107,9 @@ class JobDesk:
                     await self.step()
                 except (ChainError, NodeMissing, OSError) as error:
                     log.warning("jobs wait: %s", error)
+                except Exception:
+                    # Relayers and clients write what is read here. Whatever it does to jobs, the node goes on serving.
+                    log.exception("jobs wait; report this")
                 await asyncio.sleep(seconds)
         finally:
             await asyncio.gather(*self._storing, return_exceptions=True)

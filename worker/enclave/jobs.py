@@ -45,6 +45,7 @@ _Job = JobBegin | JobInput | JobRun | JobDrop
 @unique
 class _State(Enum):
     GATHERING = auto()
+    OPENING = auto()
     ACCEPTED = auto()
     RUNNING = auto()
 
@@ -126,6 +127,8 @@ class Jobs:
             if held is not None and held.state is not _State.GATHERING:
                 if held.begin != begin:
                     raise _No(WireError.of(Code.ALREADY_OPENED, "the job was accepted under other facts"))
+                if held.state is _State.OPENING:
+                    return None  # its answer is on the way
                 return self._send(JobAccepted(begin.job, held.acceptance))
             spec, id_ = self._checked(begin)
         except _No as no:
@@ -158,7 +161,11 @@ class Jobs:
         if len(held.input) + len(message.data) > held.spec.size:
             raise LinkError("the agent sent more input than the job has")
         held.input += message.data
-        return self._open(held) if len(held.input) == held.spec.size else None
+        if len(held.input) < held.spec.size:
+            return None
+        # From here on no piece is taken: an input that is sent again must not be opened beside itself.
+        held.state = _State.OPENING
+        return self._open(held)
 
     async def _open(self, held: _Held) -> None:
         job = held.begin.job
@@ -171,6 +178,8 @@ class Jobs:
         except BaseException:
             self._forget(held)
             raise
+        if self._held.get(job) is not held:
+            return  # dropped meanwhile
         held.acceptance = sign(Acceptance(held.id, self._node_id), self._keys.signing)
         held.state = _State.ACCEPTED
         await self._send(JobAccepted(job, held.acceptance))
@@ -217,12 +226,14 @@ class Jobs:
 
     def _run(self, message: JobRun) -> Awaitable[None] | None:
         held = self._held.get(message.job)
-        if held is None or held.opened is None:
+        if held is None or held.opened is None or held.state is _State.OPENING:
             return None
         if held.state is _State.RUNNING:
             if message.ends_at <= time.time():
                 held.cut.set()
             return None
+        if held.id in self._ran:
+            return None  # two results under one id would let the operator choose
         held.state = _State.RUNNING
         self._ran.add(held.id)
         self._idle.clear()
