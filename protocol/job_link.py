@@ -39,12 +39,14 @@ def post_request(*, network: bytes, escrow: bytes, job: bytes, entry: bytes, at:
     return b"cocoon.job.v1\0" + ids + uint(at, 64, "the time") + bytes(30)
 
 
-def node_request(*, network: bytes, node: bytes, at: int) -> bytes:
-    """118 bytes that the node's release key signs to get the jobs that are sealed to it, and to put their results.
+def node_request(*, network: bytes, node: bytes, at: int, job: bytes = bytes(32), result: bytes = bytes(32)) -> bytes:
+    """182 bytes that the node's release key signs to get the jobs that are sealed to it, and to put their results.
 
-    "cocoon.node-jobs.v1" and a zero byte | network id | node's account | unix time u64 | 26 zero bytes.
+    "cocoon.node-jobs.v1" and a zero byte | network id | node's account | job | SHA-256 of its result | unix time u64 |
+    26 zero bytes. Job and result are zeros where something is only read: what one relayer is shown lets it put nothing
+    in this node's name at another.
     """
-    ids = fixed(network, 32, "the network") + fixed(node, 32, "the node")
+    ids = b"".join(fixed(one, 32, "an id") for one in (network, node, job, result))
     return b"cocoon.node-jobs.v1\0" + ids + uint(at, 64, "the time") + bytes(26)
 
 

@@ -119,17 +119,17 @@ class JobApi:
         return await self._piece(request, _octets(request.match_info["job"]), INPUT)
 
     async def _put_result(self, request: web.Request) -> web.Response:
-        node, entry = await self._agent(request), self._shelf.entry(_octets(request.match_info["job"]))
+        job, digest = _octets(request.match_info["job"]), _octets(request.query.get("hash", ""))
+        node, entry = await self._agent(request, job, digest), self._shelf.entry(job)
         if node not in entry.nodes:
             raise Refusal(Code.BAD_REQUEST, "the job is not sealed to this node")
-        digest = _octets(request.query.get("hash", ""))
         return await self._append(request, entry.job, Blob(result_name(node), _whole(request, "size"), digest))
 
-    async def _agent(self, request: web.Request) -> bytes:
+    async def _agent(self, request: web.Request, job: bytes = bytes(32), result: bytes = bytes(32)) -> bytes:
         node = _octets(request.headers.get("Cocoon-Node", ""))
         at, signature = _signed(request)
         seen = await self._mirror.node(node, max_age_seconds=self._limits.mirror_seconds)
-        message = job_link.node_request(network=self._mirror.network, node=node, at=at)
+        message = job_link.node_request(network=self._mirror.network, node=node, at=at, job=job, result=result)
         if seen.state is None or not link.signed_by(seen.state.release_key, signature, message):
             raise Refusal(Code.VOUCHER_INVALID, "not signed by the node's release key", cure="use the node's own key")
         return node

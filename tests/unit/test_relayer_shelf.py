@@ -117,7 +117,9 @@ def test_what_is_signed_is_never_32_bytes_and_never_alike() -> None:
     ids = {"network": b"N" * 32, "at": 1}
     one = post_request(escrow=ESCROW, job=b"j" * 32, entry=bytes(32), **ids)
     two = node_request(node=NODE, **ids)
-    assert (len(one), len(two)) == (180, 118) and one[:13] != two[:13]
+    assert (len(one), len(two)) == (180, 182) and one[:13] != two[:13]
+    puts = {node_request(node=NODE, job=job, result=data, **ids) for job in (ESCROW, NODE) for data in (ESCROW, NODE)}
+    assert len(puts | {two}) == 5, "leave to read is none to put, and one result's is no other's"
 
 
 def test_g16_a_disk_that_fails_for_a_moment_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,9 @@ from protocol.link import BadMessage, number
 
 TIMEOUT_SECONDS = 60.0
 MAX_ENTRIES = 64
+_Put = tuple[bytes, bytes]
+"""Job, and SHA-256 of the result that is put."""
+_NOTHING: _Put = (bytes(32), bytes(32))
 
 
 class RelayTrouble(Exception):
@@ -66,7 +69,9 @@ class JobRelay:
         have, facts = 0, {"size": str(len(data)), "hash": digest.hex()}
         while have < len(data):
             piece = data[have : have + PIECE_BYTES]
-            answer = await self._ask("PUT", f"{PATH}/{job.hex()}/result", {**facts, "offset": str(have)}, 4096, piece)
+            answer = await self._ask(
+                "PUT", f"{PATH}/{job.hex()}/result", {**facts, "offset": str(have)}, 4096, piece, puts=(job, digest)
+            )
             try:
                 body = strict_json.parse(answer)
                 got = number(body, "bytes", 63) if isinstance(body, dict) else 0
@@ -76,9 +81,11 @@ class JobRelay:
                 raise RelayTrouble(f"{self.origin} takes no more of the result than {got} bytes")
             have = got
 
-    async def _ask(self, method: str, path: str, query: dict[str, str], most: int, data: bytes | None = None) -> bytes:
-        at = int(self._clock())
-        signed = node_request(network=self._network, node=self._node, at=at)
+    async def _ask(
+        self, method: str, path: str, query: dict[str, str], most: int, data: bytes = b"", *, puts: _Put = _NOTHING
+    ) -> bytes:
+        at, (job, result) = int(self._clock()), puts
+        signed = node_request(network=self._network, node=self._node, at=at, job=job, result=result)
         headers: dict[str, Any] = {
             "Cocoon-Node": self._node.hex(),
             "Cocoon-Time": str(at),
@@ -88,7 +95,9 @@ class JobRelay:
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.request(method, self.origin + path, params=query, headers=headers, data=data) as response,
+                session.request(
+                    method, self.origin + path, params=query, headers=headers, data=data or None
+                ) as response,
             ):
                 body = bytearray()
                 async for part in response.content.iter_chunked(1 << 16):
