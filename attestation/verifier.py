@@ -6,7 +6,7 @@ it a quorum, so that neither state nor outcome hangs on one endpoint's word (G17
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytoniq_core import Cell
@@ -25,16 +25,19 @@ from chain.follower import AccountFollower
 from chain.outgoing import Outgoing
 from chain.wait import WaitTimeout, until, wait_for_transaction
 from chain.wallet import MAX_MESSAGES, Wallet
-from wrappers.cells import CellError
+from wrappers.cells import CellError, to_boc
 
 ATTEST_VALUE_NANO = 120_000_000
 """Above the need of `attest` at mainnet's prices; what is not used goes to the node's gas reserve."""
 LIST_VALUE_NANO = 400_000_000
-"""With a revocation list: its gas grows with the serials on it. What is not used comes back."""
+"""With a revocation list or a part of one, whose gas grows with the serials, and its rent. The rest comes back."""
 STATEMENT_VALUE_NANO = 200_000_000
+TRANSFER_BYTES = 60_000
+"""Messages that a wallet sends at once: an external message has at most 65,535 bytes."""
 OUTCOME_SECONDS = 120.0
 HUNDRED = 100
 """Evidence binds a masterchain block whose seqno is divisible by this: the TVM sees the newest sixteen of them."""
+_DONE_BY_OTHERS = (VerifierError.NOT_NEWER, VerifierError.WRONG_PART)
 
 
 class NotAttested(Exception):
@@ -74,13 +77,12 @@ class Verifier:
         """Send what the chain needs of this collateral; the names of what was taken. Raises NotAttested, ChainError."""
         needed = await self._needed(collateral, ahead_seconds)
         taken = []
-        for start in range(0, len(needed), MAX_MESSAGES):
-            part = needed[start : start + MAX_MESSAGES]
+        for part in _transfers(needed):
             values = [LIST_VALUE_NANO if "crl" in name else STATEMENT_VALUE_NANO for name, _ in part]
             outcomes = await self._outcomes(wallet, [body for _, body in part], values)
             for (name, _), outcome in zip(part, outcomes, strict=True):
                 # Somebody else was faster: that is what these messages are for.
-                if outcome.aborted and outcome.exit_code != VerifierError.NOT_NEWER:
+                if outcome.aborted and outcome.exit_code not in _DONE_BY_OTHERS:
                     raise EvidenceRefused(f"the verifier refused {name}: {reason(outcome)}")
                 taken.append(name)
         return tuple(taken)
@@ -135,6 +137,21 @@ class Verifier:
             )
         except WaitTimeout as error:
             raise WaitTimeout(f"the verifier accepted, but the node shows no verdict: {error}") from error
+
+
+def _transfers(messages: Sequence[tuple[str, Cell]]) -> Iterator[list[tuple[str, Cell]]]:
+    """The messages in order, as many at once as a wallet sends."""
+    part: list[tuple[str, Cell]] = []
+    size_bytes = 0
+    for name, body in messages:
+        body_bytes = len(to_boc(body))
+        if part and (len(part) == MAX_MESSAGES or size_bytes + body_bytes > TRANSFER_BYTES):
+            yield part
+            part, size_bytes = [], 0
+        part.append((name, body))
+        size_bytes += body_bytes
+    if part:
+        yield part
 
 
 async def block_to_bind(chain: Chain, newer_than: int) -> tuple[int, bytes] | None:

@@ -19,7 +19,7 @@ class Gas:
 
     OPEN: Final = 9800
     OPEN_JOB: Final = 22000
-    GENESIS: Final = 34500
+    GENESIS: Final = 36000
     GOVERNED: Final = 20000
     GOVERN: Final = 28500
     VERDICT: Final = 46500

@@ -8,13 +8,18 @@ from hashlib import sha256
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from pytoniq_core import Cell, HashMap, begin_cell
+from pytoniq_core import Cell, HashMap
 
 from attestation.onchain.hints import signature_cell
 from attestation.onchain.pieces import BadWitness, chain, cut, der_elements, der_end, der_header, even, pack
 
 _SGX_EXTENSION = bytes.fromhex("06092a864886f84d010d01")
 _FIRST_BYTES = 100
+LIST_PART = 160
+"""Serials that one message takes in: list_part of contracts/attestation/serials.fc."""
+MOST_LIST_PIECES = 490
+MOST_LIST_BYTES = 52_000
+"""An external message has at most 65,535 bytes and a depth of 512 cells; the wallet and the first part need some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,30 +152,60 @@ def revocation_list(der: bytes) -> Signed:
     return Signed(crl.tbs_certlist_bytes, raw_signature(crl.signature))
 
 
-def crl_cells(signed: Signed, issuer_key: bytes) -> tuple[Cell | None, Cell, Cell]:
-    """(dictionary of serials, TL-B Crl, P256Signature) of `update_crl`."""
-    tbs = signed.body
+@dataclass(frozen=True, slots=True)
+class ListPart:
+    """What one message takes in of a list: whole entries, as many to a piece as fit."""
+
+    pieces: tuple[bytes, ...]
+    serials: Cell | None
+    """HashmapE 168 True."""
+
+    @property
+    def digest(self) -> bytes:
+        """By which the contract knows a part that is still to come."""
+        return sha256(b"".join(self.pieces)).digest()
+
+
+def list_parts(signed: Signed) -> tuple[ListPart, ...]:
+    """At least one: of a list without entries, an empty one."""
+    tbs, (_, first, rest) = signed.body, _list_layout(signed.body)
+    spans = list(der_elements(tbs, first, rest))
+    return tuple(_list_part(tbs, spans[start : start + LIST_PART]) for start in range(0, max(len(spans), 1), LIST_PART))
+
+
+def crl_cells(signed: Signed, issuer_key: bytes) -> tuple[Cell, Cell]:
+    """(TL-B Crl, P256Signature) of `update_crl`. Raises NoHints, and BadWitness, also for what no wallet can send."""
+    tbs, (this_update, first, rest) = signed.body, _list_layout(signed.body)
+    pieces = [tbs[:_FIRST_BYTES], tbs[_FIRST_BYTES:this_update], tbs[this_update:first]]
+    for part in list_parts(signed):
+        pieces += part.pieces
+    pieces += even(tbs[rest:])
+    if len(pieces) > MOST_LIST_PIECES or len(tbs) > MOST_LIST_BYTES:
+        raise BadWitness(
+            f"the revocation list has {len(tbs)} bytes in {len(pieces)} cells, but its signature is verified in one "
+            f"message, which carries {MOST_LIST_BYTES} bytes in {MOST_LIST_PIECES}"
+        )
+    return chain(pieces), signed.hints(issuer_key)
+
+
+def _list_layout(tbs: bytes) -> tuple[int, int, int]:
+    """Where thisUpdate, the entries and what follows them begin."""
     header, _ = der_header(tbs, 0)
     elements = list(der_elements(tbs, header, len(tbs)))
-    this_update, after_times = elements[3][0], elements[4][1]
-    pieces = [tbs[:_FIRST_BYTES], tbs[_FIRST_BYTES:this_update]]
-    serials: list[int] = []
-    rest = after_times
-    if tbs[after_times] == 0x30:
-        entries_header, _ = der_header(tbs, after_times)
-        first = after_times + entries_header
-        rest = der_end(tbs, after_times)
-        spans = list(der_elements(tbs, first, rest))
-        pieces.append(tbs[this_update:first])
-        pieces += pack(tbs, spans)
-        for start, _ in spans:
-            at = start + der_header(tbs, start)[0]
-            size, length = der_header(tbs, at)
-            serials.append(int.from_bytes(tbs[at + size : at + size + length], "big"))
-    else:
-        pieces.append(tbs[this_update:after_times])
-    pieces += even(tbs[rest:])
-    return serial_set(serials), chain(pieces), signed.hints(issuer_key)
+    after_times = elements[4][1]
+    if tbs[after_times] != 0x30:
+        return elements[3][0], after_times, after_times
+    return elements[3][0], after_times + der_header(tbs, after_times)[0], der_end(tbs, after_times)
+
+
+def _list_part(tbs: bytes, spans: list[tuple[int, int]]) -> ListPart:
+    return ListPart(tuple(pack(tbs, spans)), serial_set([_serial(tbs, start) for start, _ in spans]))
+
+
+def _serial(tbs: bytes, entry: int) -> int:
+    at = entry + der_header(tbs, entry)[0]
+    size, length = der_header(tbs, at)
+    return int.from_bytes(tbs[at + size : at + size + length], "big")
 
 
 def serial_set(serials: list[int]) -> Cell | None:
@@ -179,6 +214,3 @@ def serial_set(serials: list[int]) -> Cell | None:
     for serial in serials:
         dictionary.set_int_key(serial, None)
     return dictionary.serialize() if serials else None
-
-
-EMPTY_SERIALS = begin_cell().store_bit(0).end_cell()

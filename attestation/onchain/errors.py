@@ -26,6 +26,7 @@ class VerifierError(IntEnum):
     NO_AUTHORITY = 624
     BAD_LIST = 625
     WRONG_SERIALS = 626
+    WRONG_PART = 627
 
     UNKNOWN_PLATFORM = 630
     OLD_PLATFORM = 631
@@ -70,6 +71,10 @@ EXPLANATIONS: dict[VerifierError, Explanation] = {
     _E.BAD_LIST: Explanation("the revocation list is not laid out as Intel's are", "send Intel's list"),
     _E.WRONG_SERIALS: Explanation(
         "the set of serials is not exactly that of the list", "build the message with attestation.onchain"
+    ),
+    _E.WRONG_PART: Explanation(
+        "no revocation list waits for this part now",
+        "nothing if somebody else brought it; else send update_crl first, then the parts from the last to the second",
     ),
     _E.UNKNOWN_PLATFORM: Explanation(
         "the chain has no TCB info for this FMSPC and PCE", "send update_tcb for it, then resend"

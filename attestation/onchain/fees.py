@@ -6,12 +6,15 @@ from typing import Final
 
 from wrappers.fees import TEN_YEARS, Gas, Prices, Size
 
-ATTEST_GAS: Final = 113_000
+ATTEST_GAS: Final = 119_000
 PLATFORM_CELLS: Final = 3
 PLATFORM_BITS: Final = 1300
 COLLATERAL_CELLS: Final = 500
 COLLATERAL_BITS: Final = 200_000
-UPDATE_GAS: Final = 1_000_000
+LIST_GAS: Final = 970_000
+"""`update_crl` with the longest list that an external message carries."""
+LIST_PART_GAS: Final = 390_000
+"""`update_crl` with a list of one part; `continue_crl`."""
 
 
 def platform_rent(prices: Prices) -> int:
@@ -23,8 +26,3 @@ def attest(prices: Prices) -> int:
     """NanoTON that `attest` needs; what it does not use goes to the node's reserve."""
     verdict = prices.forward(Size.VERDICT_CELLS, Size.VERDICT_BITS)
     return prices.gas(ATTEST_GAS + Gas.VERDICT) + verdict + platform_rent(prices)
-
-
-def update(prices: Prices) -> int:
-    """NanoTON that cover any collateral message or `appraise`; what is not used comes back."""
-    return prices.gas(UPDATE_GAS)

@@ -19,6 +19,7 @@ class Op(IntEnum):
     APPRAISAL = 0x73ACE5BA
     SET_AUTHORITY = 0x71A68E1A
     UPDATE_CRL = 0x4D1B1567
+    CONTINUE_CRL = 0x437E89A9
     UPDATE_TCB = 0x724B8A4B
     UPDATE_QE = 0x4F1A012A
 
@@ -64,6 +65,12 @@ def set_authority(kind: int, certificate: Cell) -> Cell:
 def update_crl(issuer: int, serials: Cell | None, crl: Cell, signature: Cell) -> Cell:
     body = begin_cell().store_uint(Op.UPDATE_CRL, 32).store_uint(issuer, 8).store_maybe_ref(serials)
     return body.store_ref(crl).store_ref(signature).end_cell()
+
+
+def continue_crl(issuer: int, serials: Cell | None, entries: Cell) -> Cell:
+    """The next part of the list that waits."""
+    body = begin_cell().store_uint(Op.CONTINUE_CRL, 32).store_uint(issuer, 8).store_maybe_ref(serials)
+    return body.store_ref(entries).end_cell()
 
 
 def update_tcb(head: Cell, modules: Cell, levels: Cell, signature: Cell) -> Cell:

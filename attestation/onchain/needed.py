@@ -11,10 +11,10 @@ from pytoniq_core import Cell
 
 from attestation import strict
 from attestation.collateral import Collateral
-from attestation.onchain.certificates import public_key, serial_set
-from attestation.onchain.collateral import authority_kind, collateral_messages
+from attestation.onchain.certificates import list_parts, public_key, revocation_list
+from attestation.onchain.collateral import authority_kind, collateral_pieces
 from attestation.onchain.messages import Authority
-from attestation.onchain.state import AuthorityState, StatementState, VerifierState
+from attestation.onchain.state import AuthorityState, PendingList, StatementState, VerifierState
 from attestation.quote import certificates
 
 _NOTHING = StatementState(0, 0, 0)
@@ -29,11 +29,20 @@ class _Compared:
     issued: int
     urgent: bool = False
     """It says more than what the chain has (another key, other serials, a higher evaluation number)."""
+    pending: PendingList | None = None
+    """A list that waits for its parts."""
 
     def needed(self, by: int, now: int) -> bool:
         if self.chain_until <= now:
             return True
         return self.issued > self.chain_issued and (self.urgent or self.chain_until <= by)
+
+    def taken(self, messages: int, now: int) -> int:
+        """How many of the `messages` that bring it the chain has already, or needs no more."""
+        if self.pending is None or self.pending.until <= now or self.pending.issued < self.issued:
+            return 0
+        # Of a newer one the chain takes nothing but its own parts.
+        return messages - len(self.pending.left) if self.pending.issued == self.issued else messages
 
 
 def needed_messages(
@@ -45,9 +54,10 @@ def needed_messages(
     ours does: revocations and raised evaluation numbers do not wait for an end. Raises BadWitness, NoHints, Malformed.
     """
     compared = None if state is None else _compared(collateral, state)
-    for name, body in collateral_messages(collateral, root_key):
-        if compared is None or compared[name].needed(now + ahead_seconds, now):
-            yield name, body
+    for piece in collateral_pieces(collateral, root_key):
+        held = None if compared is None else compared[piece.name]
+        if held is None or held.needed(now + ahead_seconds, now):
+            yield from piece.messages(0 if held is None else held.taken(len(piece.bodies), now))
 
 
 def _compared(collateral: Collateral, state: VerifierState) -> dict[str, _Compared]:
@@ -84,10 +94,11 @@ def _certificate(certificate: bytes, held: AuthorityState) -> _Compared:
 
 def _list(der: bytes, held: AuthorityState, *, gone: bool = False) -> _Compared:
     crl = x509.load_der_x509_crl(der)
-    serials = serial_set([entry.serial_number for entry in crl])
-    differs = (bytes(serials.hash) if serials is not None else None) != held.revoked
+    _, *others = parts = list_parts(revocation_list(der))
+    serials = tuple(bytes(part.serials.hash) for part in (*others, parts[0]) if part.serials is not None)
     issued = int(crl.last_update_utc.timestamp())
-    return _Compared(held.crl_issued, 0 if gone else held.crl_until, issued, urgent=differs)
+    until = 0 if gone else held.crl_until
+    return _Compared(held.crl_issued, until, issued, serials != held.revoked, None if gone else held.pending)
 
 
 def _statement(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from pytoniq_core import Cell, Slice
 
-from attestation.onchain.state import ImageStatus, Standing, TcbFacts, read_facts
+from attestation.onchain.state import ImageStatus, Standing, TcbFacts, read_facts, serial_parts
 from wrappers.cells import CellError
 from wrappers.dicts import find
 
@@ -90,9 +90,12 @@ def _passes(facts: TcbFacts, policy: Slice, collateral: Slice) -> bool:
     authority = authorities[1 if facts.authority else 0].begin_parse()
     authority.skip_bits(544)
     end = authority.load_uint(32)
-    authority.skip_bits(168 + 64)
+    authority.skip_bits(168)
+    authority.load_maybe_ref()
+    authority.skip_bits(64)
+    revoked = any(find(part, 168, facts.serial) is not None for part in serial_parts(authority))
     # A certificate of the authority without an end was revoked by the root, and all that it signed.
-    if not end or find(authority.load_maybe_ref(), 168, facts.serial) is not None:
+    if not end or revoked:
         return False
     entry = find(statements.load_maybe_ref(), 48, fmspc)
     statements.load_ref()

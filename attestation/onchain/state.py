@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from hashlib import sha256
@@ -92,6 +92,16 @@ def genesis_state(
 
 
 @dataclass(frozen=True, slots=True)
+class PendingList:
+    """A list whose signature was verified and whose parts are not all taken in. Unix seconds."""
+
+    issued: int
+    until: int
+    left: tuple[bytes, ...]
+    """SHA-256 of the parts still to come, in the order in which they are taken."""
+
+
+@dataclass(frozen=True, slots=True)
 class AuthorityState:
     """A certificate that the root signed, with its list. `end` 0: none; `crl_until` 0: no list. Unix seconds."""
 
@@ -101,8 +111,9 @@ class AuthorityState:
     serial: int
     crl_issued: int
     crl_until: int
-    revoked: bytes | None
-    """Hash of the dictionary of revoked serials; None: no serial."""
+    revoked: tuple[bytes, ...]
+    """Hashes of the dictionaries of revoked serials; none: no serial."""
+    pending: PendingList | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +256,35 @@ def _authority(cell: Cell) -> AuthorityState:
     slice_ = cell.begin_parse()
     key = slice_.load_bytes(64)
     begin, end, serial = slice_.load_uint(32), slice_.load_uint(32), slice_.load_uint(168)
-    crl_issued, crl_until, revoked = slice_.load_uint(32), slice_.load_uint(32), slice_.load_maybe_ref()
+    pending = slice_.load_maybe_ref()
+    crl_issued, crl_until = slice_.load_uint(32), slice_.load_uint(32)
+    revoked = tuple(bytes(part.hash) for part in serial_parts(slice_))
     return AuthorityState(
-        key, begin, end, serial, crl_issued, crl_until, bytes(revoked.hash) if revoked is not None else None
+        key, begin, end, serial, crl_issued, crl_until, revoked, None if pending is None else _pending(pending)
     )
+
+
+def _pending(cell: Cell) -> PendingList:
+    slice_ = cell.begin_parse()
+    issued, until = slice_.load_uint(32), slice_.load_uint(32)
+    left: list[bytes] = []
+    following: Cell | None = slice_.load_ref()
+    while following is not None:
+        rest = following.begin_parse()
+        left.append(rest.load_bytes(32))
+        following = rest.load_maybe_ref()
+    return PendingList(issued, until, tuple(left))
+
+
+def serial_parts(slice_: Slice) -> Iterator[Cell]:
+    """Dictionaries `HashmapE 168 True` of TL-B Serials, which is read to its end."""
+    while True:
+        part, more = slice_.load_maybe_ref(), slice_.load_maybe_ref()
+        if part is not None:
+            yield part
+        if more is None:
+            return
+        slice_ = more.begin_parse()
 
 
 def _statement(slice_: Slice) -> StatementState:

@@ -7,6 +7,7 @@ and nothing that ends in them can be mistaken for hardware.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha512
@@ -107,15 +108,20 @@ def pck_certificate(
 
 
 def revocation_list(
-    issuer: Authority, issued_at: int, expires_at: int, revoked: tuple[x509.Certificate, ...] = ()
+    issuer: Authority,
+    issued_at: int,
+    expires_at: int,
+    revoked: tuple[x509.Certificate, ...] = (),
+    *,
+    serials: Iterable[int] = (),
 ) -> bytes:
-    """DER of a CRL. Times in unix seconds."""
+    """DER of a CRL. Times in unix seconds. `serials`: of others beside the certificates `revoked`."""
     begin, end = (datetime.datetime.fromtimestamp(each, datetime.UTC) for each in (issued_at, expires_at))
     builder = x509.CertificateRevocationListBuilder(issuer.certificate.subject, begin, end)
     builder = builder.add_extension(x509.CRLNumber(1), critical=False)
     builder = builder.add_extension(_authority_key(issuer.key), critical=False)
-    for certificate in revoked:
-        entry = x509.RevokedCertificateBuilder(certificate.serial_number, begin)
+    for serial in (*(certificate.serial_number for certificate in revoked), *serials):
+        entry = x509.RevokedCertificateBuilder(serial, begin)
         builder = builder.add_revoked_certificate(entry.build())
     crl = builder.sign(issuer.key, hashes.SHA256(), ecdsa_deterministic=True)
     return crl.public_bytes(Encoding.DER)

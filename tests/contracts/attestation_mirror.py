@@ -5,16 +5,21 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from pytoniq_core import Cell, begin_cell
 
 from attestation import hardware
 from attestation.collateral import Collateral
 from attestation.evidence import Kind
 from attestation.onchain.certificates import public_key
+from attestation.onchain.collateral import crl_messages
 from attestation.onchain.messages import appraise
 from attestation.onchain.state import ChainImage, ChainPolicy
 from attestation.report_data import NO_GPU, Binding
@@ -106,6 +111,38 @@ def lists(
     )
 
 
+def crl_of(
+    now: int,
+    serials: Sequence[int],
+    *,
+    issuer: pki.Authority | None = None,
+    ends_after: int = 30 * 86_400,
+    reasons: bool = True,
+) -> bytes:
+    """DER of a list issued five seconds ago. Intel's give a reason for each serial."""
+    issuer = issuer or pki.platform_ca()
+    builder = x509.CertificateRevocationListBuilder(
+        issuer.certificate.subject, moment(now - 5), moment(now + ends_after)
+    ).add_extension(x509.CRLNumber(1), critical=False)
+    reason = x509.CRLReason(x509.ReasonFlags.key_compromise)
+    for serial in serials:
+        entry = x509.RevokedCertificateBuilder(serial, moment(now - 5))
+        builder = builder.add_revoked_certificate((entry.add_extension(reason, False) if reasons else entry).build())
+    return builder.sign(issuer.key, hashes.SHA256(), ecdsa_deterministic=True).public_bytes(Encoding.DER)
+
+
+def serials_of(count: int, seed: int = 1) -> list[int]:
+    """Twenty bytes each, as Intel's."""
+    rng = random.Random(seed)
+    return [rng.getrandbits(159) | 1 << 158 for _ in range(count)]
+
+
+def crl_message(issuer: int, der: bytes, issuer_key: bytes) -> Cell:
+    """Of a list of one part."""
+    (body,) = crl_messages(issuer, der, issuer_key)
+    return body
+
+
 @dataclass
 class Mirror:
     """The verifier with an allow-list that holds the simulated worker's image."""
@@ -166,9 +203,12 @@ __all__ = [
     "ROOT_KEY",
     "Findings",
     "Mirror",
+    "crl_message",
+    "crl_of",
     "judged_off_chain",
     "lists",
     "moment",
+    "serials_of",
     "statement",
     "tee",
 ]

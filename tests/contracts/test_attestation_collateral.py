@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from attestation_mirror import NODE, ROOT_KEY, Mirror, lists, moment, statement, tee
+from attestation_mirror import NODE, ROOT_KEY, Mirror, crl_message, lists, moment, statement, tee
 from cryptography.hazmat.primitives.serialization import Encoding
 from pytoniq_core import Cell, begin_cell
 
 from attestation.collateral import Collateral
 from attestation.onchain.certificates import public_key
-from attestation.onchain.collateral import authority_message, collateral_messages, crl_message
+from attestation.onchain.collateral import authority_message, collateral_messages
 from attestation.onchain.errors import VerifierError as Error
 from attestation.onchain.messages import ROOT, Op, appraise
 from attestation.onchain.needed import needed_messages

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 
 import pytest
-from attestation_mirror import INTEL_KEY, Mirror, lists, tee
+from attestation_mirror import INTEL_KEY, Mirror, crl_of, lists, serials_of, tee
 from pytoniq_core import Cell, HashMap, begin_cell
 
 from attestation import vectors
 from attestation.collateral import Collateral
 from attestation.onchain import fees
-from attestation.onchain.collateral import collateral_messages, crl_message
+from attestation.onchain.certificates import LIST_PART
+from attestation.onchain.collateral import collateral_messages, crl_messages
 from attestation.onchain.messages import appraise
+from attestation.onchain.pieces import BadWitness
 from attestation.onchain.state import NO_LAUNCH
 from attestation.simulated import collateral as simulated
 from attestation.simulated import pki, platform
+from attestation.verifier import LIST_VALUE_NANO, TRANSFER_BYTES
 from attestation.witness import QuoteParts
 from devnet.ledger import Ledger
 from scripts.attest_stage import TON, Stage
 from scripts.compile import CONTRACTS
+from wrappers.cells import to_boc
 from wrappers.code import Contract, code, size_of
 
 MEASURED_BORDER_NANO = 65_000_000
@@ -64,8 +69,7 @@ def crowded(mirror: Mirror, platforms: int, images: int) -> None:
 
 
 def worst_collateral(now: int) -> Collateral:
-    certificates = tuple(tee(f"machine {index}".encode()).platform.pck.certificate for index in range(60))
-    return lists(simulated.mint(now), now, revoked=certificates)
+    return dataclasses.replace(lists(simulated.mint(now), now), pck_crl=crl_of(now, serials_of(961)))
 
 
 def test_g8_gas_constant_covers_the_worst_case_and_little_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,15 +119,26 @@ def test_collateral_stays_within_its_target_with_intels_real_lists() -> None:
         assert outcome.accepted and outcome.all_in_nano <= COLLATERAL_BORDER_NANO, (name, outcome.all_in_nano)
 
 
-def test_a_list_of_three_hundred_serials_still_fits_one_transaction() -> None:
+@pytest.mark.parametrize(("count", "reasons"), [(LIST_PART, True), (961, True), (1270, False)])
+def test_gas_of_a_list_is_bounded_however_long_it_is(count: int, reasons: bool) -> None:
+    """Of one part, and as many serials as an external message carries."""
     mirror = Mirror()
     mirror.load()
     mirror.ledger.now += 100
-    now = mirror.ledger.now
-    certificates = tuple(tee(f"machine {index}".encode()).platform.pck.certificate for index in range(300))
-    crl = pki.revocation_list(pki.platform_ca(), now - 5, now + 86_400, certificates)
-    outcome = mirror.stage.tell(crl_message(0, crl, pki.raw_public_key(pki.platform_ca().key)), TON)
-    assert outcome.accepted and outcome.gas < 900_000
+    crl = crl_of(mirror.ledger.now, serials_of(count), reasons=reasons)
+    bodies = crl_messages(0, crl, pki.raw_public_key(pki.platform_ca().key))
+    first, *others = (mirror.stage.tell(body, LIST_VALUE_NANO) for body in bodies)
+    assert first.accepted and all(each.accepted for each in others)
+    limit = fees.LIST_GAS if others else fees.LIST_PART_GAS
+    assert first.gas <= limit <= first.gas * 1.1
+    assert all(each.gas <= fees.LIST_PART_GAS for each in others)
+    assert max(len(to_boc(body)) for body in bodies) <= TRANSFER_BYTES
+
+
+def test_a_list_that_no_wallet_can_send_is_refused_off_chain() -> None:
+    crl = crl_of(NOW, serials_of(980))
+    with pytest.raises(BadWitness, match="verified in one message"):
+        crl_messages(0, crl, pki.raw_public_key(pki.platform_ca().key))
 
 
 def cells(body: Cell) -> int:

@@ -55,7 +55,7 @@ def test_node_takes_the_verdict_and_no_replay_of_it(network: tuple[World, Stage,
     claims = binding(world, stage, account, b"\x51" * 32)
     consent = sign(KeyConsent(world.node(account).node_id, b"\x51" * 32), world.release_key)
     body = attest_message(machine.quote(claims.report_data()), claims, consent=consent)
-    outcome = stage.tell(body, 80_000_000)
+    outcome = stage.tell(body, 90_000_000)
     assert outcome.accepted
     state = world.node(account)
     assert state.signing_key == b"\x51" * 32
@@ -63,7 +63,7 @@ def test_node_takes_the_verdict_and_no_replay_of_it(network: tuple[World, Stage,
     assert state.block_seqno == claims.block_seqno and state.tier == 0
     print("quote to attested node", outcome.all_in_nano)
     assert outcome.all_in_nano <= ALL_IN_TARGET_NANO
-    again = stage.tell(body, 80_000_000)
+    again = stage.tell(body, 90_000_000)
     assert again.exit_code == 0
     assert [tx.exit_code for tx in again.trace.of(account)] == [ContractError.OLD_VERDICT]
     assert world.node(account).attested_until == state.attested_until
@@ -73,6 +73,6 @@ def test_renewal_extends_the_same_key(network: tuple[World, Stage, bytes]) -> No
     world, stage, account = network
     world.ledger.now += 100
     claims = binding(world, stage, account, b"\x51" * 32)
-    outcome = stage.tell(attest_message(tee().quote(claims.report_data()), claims), 80_000_000)
+    outcome = stage.tell(attest_message(tee().quote(claims.report_data()), claims), 90_000_000)
     assert outcome.accepted
     assert world.node(account).block_seqno == claims.block_seqno

@@ -17,6 +17,7 @@ from attestation.evidence import Kind as EvidenceKind
 from attestation.fetch import CollateralUnavailable
 from attestation.keeper import Keeper, collateral_ends
 from attestation.onchain.collateral import collateral_messages
+from attestation.onchain.errors import VerifierError
 from attestation.onchain.state import ChainImage, VerifierState
 from attestation.report_data import NO_GPU, Binding
 from attestation.simulated import pki
@@ -35,18 +36,20 @@ from scripts.deploy import apply as deploy
 from scripts.deploy import cli
 from scripts.deploy.plan import Desired
 from scripts.deploy.verifier import VerifierTerms
-from scripts.stage import built_world
+from scripts.stage import built_world, public
 from wrappers.cells import address_of
 from wrappers.code import Contract, code_hash
 from wrappers.fees import Fees, Prices
 from wrappers.node import NodeConfig, NodeState
 from wrappers.registry import Kind, Parameters, child_address, open_node
+from wrappers.signed import KeyConsent, network_id, sign
 
 TON = 10**9
 GLOBAL_ID = -7001
 PARAMETERS = Parameters(5 * TON, TON // 5, TON // 2, TON // 10, 604_800, 604_800, 259_200, 3_600, 604_800)
 IMAGES = {Registers.of_image().measurement: ChainImage()}
 MONTH = 31 * 86_400
+RELEASE_KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 
 
 @dataclass
@@ -80,7 +83,7 @@ class Ground:
             interval_seconds=0.1,
         )
         fields = {
-            "network_id": state.network_id,
+            "network_id": network_id(GLOBAL_ID, self.desired.registry),
             "node": self.node,
             "node_epoch": state.epoch,
             "signing_key": key,
@@ -92,7 +95,8 @@ class Ground:
 
     async def attest(self, binding: Binding, machine: SimulatedTee | None = None) -> None:
         quote = (machine or SimulatedTee(b"machine")).quote(binding.report_data())
-        await self.verifier.attest(self.operator, quote, binding)
+        consent = sign(KeyConsent((await self.state()).node_id, binding.signing_key), RELEASE_KEY)
+        await self.verifier.attest(self.operator, quote, binding, consent=consent)
 
 
 @contextlib.asynccontextmanager
@@ -106,7 +110,7 @@ async def grounds(images: dict[bytes, ChainImage]) -> AsyncIterator[Ground]:
             terms = VerifierTerms(EvidenceKind.SIMULATED, images=images)
             desired = Desired(GLOBAL_ID, deployer.public_key, 0, deployer.account, PARAMETERS, terms)
             await deploy.apply(chain, desired, deployer, on_step=lambda step: None)
-            config = NodeConfig(operator.account, operator.account, b"\x07" * 32)
+            config = NodeConfig(operator.account, operator.account, public(RELEASE_KEY))
             value = Fees(Prices.from_config(devnet.chain.ledger.config), PARAMETERS).open_node() + TON // 10
             message = Outgoing(desired.registry, value, open_node(code_hash(Contract.NODE), 0, config))
             await (await operator.send(chain, [message])).landed(chain)
@@ -155,7 +159,7 @@ async def test_g12_a_refusal_says_what_is_wrong_and_what_helps(ground: Ground) -
     broken = bytearray(SimulatedTee(b"machine").quote((await ground.binding()).report_data()))
     broken[700] ^= 1
     with pytest.raises(NotAttested):
-        await ground.verifier.attest(ground.operator, bytes(broken), await ground.binding())
+        await ground.verifier.attest(ground.operator, bytes(broken), await ground.binding(), consent=None)
     with pytest.raises(NotAttested, match="no verifier"):
         await Verifier(ground.chain, b"\x01" * 32).state()
     with pytest.raises(NotAttested, match="no verifier that this release knows"):
@@ -175,6 +179,30 @@ async def test_collateral_that_ended_is_brought_and_what_is_there_is_not(ground:
     assert set(sent) == {"update_crl root", "update_crl PCK CA", "update_tcb", "update_qe"}
     await ground.attest(await ground.binding())
     assert (await ground.state()).signing_key is not None
+
+
+async def test_g12_a_list_of_many_parts_is_brought_in_stages_and_goes_on_after_an_interruption(ground: Ground) -> None:
+    await ground.control.advance(3600)
+    await ground.control.mine()
+    now = (await ground.chain.head()).now
+    machine = SimulatedTee(b"machine").platform.pck.certificate
+    crl = pki.revocation_list(pki.platform_ca(), now - 5, now + MONTH, (machine,), serials=range(1, 800))
+    collateral = replace(mint(now), pck_crl=crl)
+    names = await ground.verifier.lacks(collateral)
+    assert names == ("update_crl PCK CA", *(f"update_crl PCK CA {part}/5" for part in range(2, 6)))
+    needed = await ground.verifier._needed(collateral, 0)
+    # The sender of the first two was stopped then; others go on, two at once.
+    for _, body in needed[:2]:
+        assert not (await ground.verifier._outcomes(ground.operator, [body], [TON]))[0].aborted
+    assert (await ground.verifier.state()).platform_authority.pending is not None
+    assert await ground.verifier.bring(ground.operator, collateral) == names[2:]
+    held = (await ground.verifier.state()).platform_authority
+    assert held.pending is None and held.crl_issued == now - 5 and len(held.revoked) == 5
+    assert await ground.verifier.lacks(collateral) == ()
+    late = await ground.verifier._outcomes(ground.operator, [needed[-1][1]], [TON])
+    assert late[0].exit_code == VerifierError.WRONG_PART
+    with pytest.raises(NotAttested, match="revocation list"):
+        await ground.attest(await ground.binding())
 
 
 async def test_verifying_a_deployment_shows_root_policy_and_when_collateral_ends(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from attestation.onchain.collateral import crl_message
+from attestation.onchain.collateral import crl_messages
 from attestation.onchain.state import ChainImage, ImageStatus
 from attestation.policy import Tier
 from attestation.simulated import pki
@@ -112,7 +112,7 @@ async def test_g12_a_revocation_that_only_the_chain_knows_refuses_the_node(world
         assert (await client.verify(world.node)).account == world.node
     authority = pki.platform_ca()
     revoked = pki.revocation_list(authority, now - 5, now + 86_400, (world.tee.platform.pck.certificate,))
-    assert stage.tell(crl_message(0, revoked, pki.raw_public_key(authority.key))).accepted
+    assert stage.tell(*crl_messages(0, revoked, pki.raw_public_key(authority.key))).accepted
     world.chain.put(VERIFIER, stage.ledger.account(stage.account).data)
     assert "collateral and the policy that the chain holds today" in await refused(world)
 
