@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from client import show
-from client.job_plan import DEFAULT_DEADLINE_SECONDS, DEFAULT_DELIVERY_SECONDS, DEFAULT_GRACE_SECONDS
 
 Command = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 Main = Callable[[Coroutine[Any, Any, int | None]], None]
@@ -35,14 +34,14 @@ def job_app(command: Command, main: Main, nano: Callable[[str], int]) -> typer.T
             int | None, typer.Option(parser=nano, metavar="TON", help="refuse if the lines may cost more")
         ] = None,
         deadline: Annotated[
-            int, typer.Option(parser=seconds, metavar="TIME", help="for a node to accept, such as 30m or 2h")
-        ] = DEFAULT_DEADLINE_SECONDS,
+            int | None, typer.Option(parser=seconds, metavar="TIME", help="for a node to accept, such as 30m (2h)")
+        ] = None,
         grace: Annotated[
-            int, typer.Option(parser=seconds, metavar="TIME", help="from the deadline to the result")
-        ] = DEFAULT_GRACE_SECONDS,
+            int | None, typer.Option(parser=seconds, metavar="TIME", help="from the deadline to the result (1h)")
+        ] = None,
         window: Annotated[
-            int, typer.Option(parser=seconds, metavar="TIME", help="to fetch it, before it is paid all the same")
-        ] = DEFAULT_DELIVERY_SECONDS,
+            int | None, typer.Option(parser=seconds, metavar="TIME", help="to fetch it, before it is paid anyway (1d)")
+        ] = None,
     ) -> None:
         """Seal the file, leave it at the relayer, and order it from what is not allotted."""
         arguments = {"file": str(file.absolute()), "nodes": node, "maximum_nano": maximum}

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from chain.wait import until
+from client import control
 from client.errors import BadRequest, NoNode, RelayerUnreachable, TooExpensive
 from client.job_plan import Times
 from client.sdk import Client
@@ -71,7 +72,9 @@ async def until_fetched(client: Client, job: bytes) -> Any:
     return await until(fetch, what="the result to be delivered", timeout_seconds=60)
 
 
-async def test_a_job_is_run_fetched_opened_and_paid_to_the_nano(net: Any, client: Client, monkeypatch: Any) -> None:
+async def test_a_job_is_run_fetched_opened_and_paid_to_the_nano(
+    net: Any, client: Client, monkeypatch: Any, tmp_path: Path
+) -> None:
     node, other = await net.trusted(client), b"\x77" * 32
     spare = dataclasses.replace(node.sealing_key, public_key=SealingKeyPair.generate().public_key)
 
@@ -116,6 +119,10 @@ async def test_a_job_is_run_fetched_opened_and_paid_to_the_nano(net: Any, client
     assert deposit - amount < await balances(net, client) < deposit + 200_000_000, "the rest of all is the client's"
     again = await client.jobs.fetch(view.job)
     assert again.answers == found.answers and not again.paid, "paid once"
+    said = await control.run(client, "job fetch", {"job": view.job.hex(), "out": str(tmp_path / "answers.jsonl")})
+    assert said["amount_nano"] == amount and said["failed"] == 0
+    written = [json.loads(row) for row in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [row["custom_id"] for row in written] == [one["custom_id"] for one in lines]
     await only_fees_are_gone(net)
     for folder in (net.home.relayer, net.home.node):
         for path in folder.rglob("*"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import stat
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from client import cli, control
 from client.body import Body
 from client.errors import BadRequest, HomeError, TooExpensive, Untrusted
-from client.job_cli import seconds
+from client.job_cli import job_app, seconds
 from client.job_plan import Times, plan
 from client.job_records import JobRecord, JobRecords, Made, packed, packed_outcome
 from protocol.job_lines import read_lines
@@ -136,3 +139,76 @@ def test_g16_records_keep_what_opens_a_result_and_are_private(tmp_path: Path) ->
     (tmp_path / "jobs" / f"{made.job.hex()}.json").write_text("{}")
     with pytest.raises(HomeError, match="damaged"):
         records.get(made.job)
+
+
+# ---- the command line
+
+VIEW = {
+    "job": "ab" * 32,
+    "phase": "posted",
+    "fetched": False,
+    "model": "tiny",
+    "lines": 2,
+    "nodes": ["11" * 32],
+    "simulated": True,
+    "maximum_nano": 500_000_000,
+    "deadline": 1000,
+    "accepted_by": "11" * 32,
+    "amount_nano": 20_000_000,
+    "refundable_at": None,
+    "payable_at": 2000,
+}
+FETCHED = {"job": "ab" * 32, "file": "a.jsonl", "lines": 2, "failed": 1, "prompt_tokens": 3, "completion_tokens": 4}
+ANSWERS = {
+    "job submit": VIEW,
+    "job status": VIEW,
+    "job list": {"jobs": [VIEW, VIEW]},
+    "job fetch": {**FETCHED, "amount_nano": 20_000_000, "paid": True},
+    "job refund": {"job": "ab" * 32, "transaction": "00"},
+}
+
+
+def told(*arguments: str) -> tuple[str, dict[str, Any], str]:
+    """(command, its arguments, what was printed)."""
+    seen: list[tuple[str, dict[str, Any]]] = []
+
+    async def command(name: str, given: dict[str, Any]) -> dict[str, Any]:
+        seen.append((name, given))
+        return ANSWERS[name]
+
+    app = job_app(command, lambda work: asyncio.run(work), cli._nano)  # type: ignore[arg-type]
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return *seen[0], result.output
+
+
+def test_the_commands_say_what_was_asked_and_show_what_came() -> None:
+    name, given, shown = told(
+        "submit", "p.jsonl", "--node", "aa", "--node", "bb", "--maximum", "0.5", "--deadline", "2h"
+    )
+    assert name == "job submit" and given["nodes"] == ["aa", "bb"] and Path(given["file"]).is_absolute()
+    assert (given["maximum_nano"], given["deadline"], given["grace"]) == (500_000_000, 7200, None)
+    assert "SIMULATED" in shown and "0.500000000 TON" in shown and "ab" * 32 in shown
+    assert told("submit", "p.jsonl", "--node", "aa")[1]["maximum_nano"] is None
+    assert told("status", "ab" * 32)[1] == {"job": "ab" * 32}
+    assert told("list")[2].count("posted") == 2
+    _, given, shown = told("fetch", "ab" * 32, "--out", "x.jsonl")
+    assert given["out"].endswith("/x.jsonl") and "1 of them errors" in shown and "paid now" in shown
+    assert told("fetch", "ab" * 32)[1]["out"].endswith("ab.jsonl")
+    assert "refunded" in told("refund", "ab" * 32)[2]
+
+
+async def test_job_commands_refuse_what_is_no_job_or_file(world: Any, tmp_path: Path) -> None:
+    async with world.client() as client:
+        for name, arguments, match in (
+            ("job status", {"job": "zz"}, "64 hex"),
+            ("job fetch", {"job": "00" * 32, "out": str(tmp_path / "o")}, "no job"),
+            ("job refund", {"job": "00" * 32}, "no job"),
+            ("job submit", {"file": str(tmp_path / "none"), "nodes": ["11" * 32]}, "cannot be read"),
+            ("job submit", {"file": "x"}, "no node"),
+            ("job submit", {"file": __file__, "nodes": ["11"]}, "64 hex"),
+            ("job submit", {"file": __file__, "nodes": ["11" * 32], "deadline": -1}, "whole number"),
+        ):
+            with pytest.raises(BadRequest, match=match):
+                await control.run(client, name, arguments)
+        assert await control.run(client, "job list", {}) == {"jobs": []}
