@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from chain.wait import until
 from protocol.jobs import Wrap, wraps_to_bytes
 from protocol.sealing import WRAP_OVERHEAD
+from protocol.siblings import job_of
 from worker.agent.enclave_process import EnclaveGone
 from worker.agent.job_core import ACCEPT_MARGIN_SECONDS, POST_MARGIN_SECONDS, Facts, Step, next_step
 from worker.agent.job_records import JobRecord, JobRecords, Stage
@@ -18,6 +19,7 @@ from worker.agent.jobs import MAX_ACCEPTS, JobDesk, JobPolicy
 from worker.job_messages import JobAccepted, JobBegin, JobDrop, JobFinished, JobInput, JobPiece, JobRefused, JobRun
 from wrappers.cells import to_boc
 from wrappers.job import Acceptance, JobConfig, JobSpec, JobState, Outcome
+from wrappers.registry import Kind, child_address
 
 NODE, KEY, JOB, ESCROW = b"n" * 32, b"k" * 32, b"j" * 32, b"e" * 32
 NOW, DEADLINE, GRACE, WINDOW = 1_000_000, 1_007_200, 3600, 86_400
@@ -368,3 +370,14 @@ async def test_g18_an_answer_nested_beyond_reading_is_a_relayers_trouble(monkeyp
         await relay.put_result(JOB, b"result", DIGEST)
     with pytest.raises(RelayTrouble):
         await relay.entries()
+
+
+def test_g10_a_job_is_genuine_only_at_the_address_of_its_owner_and_index() -> None:
+    registry = b"r" * 32
+    genuine = child_address(registry, Kind.JOB, ESCROW, 1)
+    for made in (state(), state(accepted=OURS), state(accepted=OURS, posted=DIGEST)):
+        assert job_of(made.to_cell(), genuine, registry) == made
+        for account, of in ((b"j" * 32, registry), (genuine, b"x" * 32)):
+            assert job_of(made.to_cell(), account, of) is None
+    assert job_of(SPEC.to_cell(), genuine, registry) is None
+    assert job_of(dataclasses.replace(state(), index=2).to_cell(), genuine, registry) is None

@@ -27,6 +27,7 @@ from wrappers.job import JobSpec
 from wrappers.registry import Kind, child_address
 
 NETWORK, REGISTRY, ESCROW, NODE = b"N" * 32, b"R" * 32, b"e" * 32, b"n" * 32
+OTHER = b"o" * 32
 JOB = child_address(REGISTRY, Kind.JOB, ESCROW, 7)
 VOUCHER, RELEASE = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 DATA = bytes(range(251)) * (2 * PIECE_BYTES // 251 + 1)
@@ -45,7 +46,9 @@ class Mirror:
         return SimpleNamespace(state=state, why_not="no such escrow")
 
     async def node(self, account, *, max_age_seconds):
-        state = SimpleNamespace(release_key=RELEASE.public_key().public_bytes_raw()) if account == NODE else None
+        state = (
+            SimpleNamespace(release_key=RELEASE.public_key().public_bytes_raw()) if account in (NODE, OTHER) else None
+        )
         return SimpleNamespace(state=state)
 
 
@@ -130,6 +133,15 @@ async def test_g10_strangers_neither_leave_nor_read_jobs(house) -> None:
             await relay.entries()
         with pytest.raises(RelayTrouble, match="402"):
             await relay.put_result(JOB, b"x", b"h" * 32)
+
+
+async def test_a_node_gets_and_answers_only_what_is_sealed_to_it(house) -> None:
+    await house.client.leave(entry(), DATA)
+    other = agent(house, node=OTHER)
+    assert await other.entries() == ()
+    with pytest.raises(RelayTrouble, match="400"):
+        await other.put_result(JOB, b"x", hashlib.sha256(b"x").digest())
+    assert await house.client.results(JOB) == {}
 
 
 async def test_a_job_is_left_under_the_account_of_its_own_escrow_alone(house) -> None:

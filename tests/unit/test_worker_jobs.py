@@ -16,6 +16,7 @@ from protocol.job_lines import read_answers
 from protocol.pricing import Stop, Usage, charge, maximum
 from tests.unit.test_worker_enclave import EPOCH, NETWORK, NODE, NODE_ID, PROMPT, House, ScriptedEngine
 from worker.job_messages import JobAccepted, JobBegin, JobDrop, JobFinished, JobInput, JobPiece, JobRefused, JobRun
+from worker.link import Failed
 from wrappers.cells import to_boc
 from wrappers.job import Outcome
 from wrappers.signed import Acceptance, JobResult, Terms, job_id, verify
@@ -295,3 +296,41 @@ async def test_g4_an_input_that_is_sent_twice_is_opened_and_accepted_once(
     job.read(*await job.run())
     await asyncio.sleep(0.1)
     assert len(opened) == 1 and house.agent.inbox.empty()
+
+
+class Guard:
+    """GPUs that fail when a test says so."""
+
+    def __init__(self) -> None:
+        self.failed = asyncio.Event()
+
+    def fault(self) -> str | None:
+        return "a GPU failed" if self.failed.is_set() else None
+
+    async def watch(self) -> str:
+        await self.failed.wait()
+        return "a GPU failed"
+
+
+async def test_a_failed_gpu_opens_no_job_and_ends_those_that_run() -> None:
+    guard = Guard()
+    house = await House().start(ScriptedEngine(), guard=guard)
+    try:
+        house.engine.gate = asyncio.Event()
+        job, second = Job(house), Job(house)
+        job.post()
+        await house.agent.expect(JobAccepted)
+        house.agent.link.post(JobRun(JOB, int(time.time() + 60)))
+        await asyncio.wait_for(house.engine.held.wait(), 5)
+        fault, guard.fault = guard.fault, lambda: "a GPU failed"
+        other = b"o" * 32
+        house.agent.link.post(second.begin(job=other))
+        house.agent.link.post(JobInput(other, second.sealed.ciphertext))
+        await second.refused(Code.NODE_NOT_LIVE)
+        guard.fault = fault
+        guard.failed.set()
+        await house.agent.expect(Failed)
+        result = job.read(*await job.finished())
+        assert [one.error["code"] for one in job.answers(result)] == ["timeout"] * 2, "posted with what there is"
+    finally:
+        await house.stop()
