@@ -235,11 +235,14 @@ def test_g12_a_newer_list_replaces_one_that_waits_and_an_older_is_refused(mirror
 
 
 def test_g12_a_list_that_ran_out_while_it_waited_is_forgotten(mirror: Mirror) -> None:
+    (older,) = messages(mirror, serials_of(3))
+    mirror.ledger.now += 10
     first, *others = messages(mirror, serials_of(PARTS_3), ends_after=DAY)
     assert mirror.stage.tell(first).accepted and mirror.stage.tell(others[0]).accepted
     mirror.ledger.now += DAY
     assert mirror.stage.tell(others[1]).exit_code == Error.EXPIRED
     assert mirror.attest().exit_code == 0, "the list before still holds"
+    assert mirror.stage.tell(older).accepted, "what ran out stands in nobody's way"
     bodies = messages(mirror, serials_of(LIST_PART + 1, seed=2))
     assert all(each.accepted for each in told(mirror, bodies))
     assert authority(mirror).pending is None
