@@ -68,6 +68,7 @@ class ContractError(IntEnum):
     NOT_DUE = 605
     OVER_MAXIMUM = 606
     WRONG_PROGRAM = 607
+    NOT_COVERED = 608
 
     NO_OFFENCE = 700
     WRONG_PROOF = 701
@@ -192,6 +193,10 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.OVER_MAXIMUM: Explanation("the result costs more than the job's maximum", "bill at most the maximum"),
     _E.WRONG_PROGRAM: Explanation(
         "the refund of an accepted job lacks the program of its node's rare messages", "attach that program"
+    ),
+    _E.NOT_COVERED: Explanation(
+        "the node's stake could leave before the job's deadline, grace and an hour are over",
+        "accept later, or order with a deadline within the node's windows",
     ),
     _E.NO_OFFENCE: Explanation("the evidence shows nothing wrong", "keep it: only two receipts, or a wrong sum, count"),
     _E.WRONG_PROOF: Explanation(

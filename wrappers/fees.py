@@ -27,7 +27,7 @@ class Gas:
     PAID: Final = 4900
     TOP_UP_STAKE: Final = 10400
     COLLECT: Final = 9300
-    CLAIM: Final = 3950
+    CLAIM: Final = 4050
     CLAIM_ENTRY: Final = 1650
     CLAIM_RECEIPT: Final = 10000
     ESCROW_INIT: Final = 7750
@@ -35,7 +35,7 @@ class Gas:
     OWN_PLATFORM: Final = 20000
     STANDING: Final = 395000
     SLASH: Final = 405000
-    ACCEPT_JOB: Final = 9200
+    ACCEPT_JOB: Final = 9900
     PRESENT: Final = 10600
     NOTARISE: Final = 15400
     CHANGE_SETTING: Final = 37000
@@ -57,7 +57,7 @@ class Gas:
     FINISH: Final = 5450
     FINISH_ROW: Final = 5600
     JOB_INIT: Final = 5300
-    ACCEPTED: Final = 7500
+    ACCEPTED: Final = 7600
     JOB_POSTED: Final = 7100
     FINISH_JOB: Final = 7600
     REFUND: Final = 9400
@@ -70,8 +70,9 @@ class Size:
 
     NODE_DATA_CELLS: Final = 6
     NODE_DATA_BITS: Final = 4300
-    ACCEPTED_BITS: Final = 608
+    ACCEPTED_BITS: Final = 640
     NOTARISED_BITS: Final = 800
+    OPEN_JOB_BITS: Final = 320
     PRESENTED_BITS: Final = 1128
     EXTRAS_CELLS: Final = 1
     EXTRAS_BITS: Final = 514
@@ -88,7 +89,7 @@ class Size:
     OPEN_CELLS: Final = 10
     OPEN_BITS: Final = 4000
     VERDICT_CELLS: Final = 3
-    VERDICT_BITS: Final = 1184
+    VERDICT_BITS: Final = 1416
     JOB_DATA_CELLS: Final = 5
     JOB_DATA_BITS: Final = 3200
     PAID_BITS: Final = 484
@@ -225,7 +226,7 @@ class Fees:
 
     def settle_need(self) -> int:
         """What must arrive with `settle`."""
-        return self.prices.gas(Gas.SETTLE + Gas.PAID) + self.prices.forward(0, 0)
+        return self.prices.gas(Gas.SETTLE) + self.paid_value()
 
     def settle_value(self) -> int:
         """What a node sends with `settle`; what is not used rides back with the payment."""
@@ -300,7 +301,8 @@ class Fees:
         The registry's own need comes on top of it, from value and amount.
         """
         gas = self.prices.gas(Gas.ORDER_JOB) + self.prices.gas(Gas.OPEN) + self.prices.gas(Gas.TOP_UP)
-        return gas + self.prices.forward(*size_of(config)) + self.prices.forward(0, 0)
+        cells, bits = size_of(config)
+        return gas + self.prices.forward(cells + 1, bits + Size.OPEN_JOB_BITS) + self.prices.forward(0, 0)
 
     def pay_shares(self) -> int:
         return self.prices.gas(Gas.PAY_SHARES) + 5 * self.prices.forward(0, 0)

@@ -12,6 +12,7 @@ from pytoniq_core import Cell, Slice, begin_cell
 from wrappers.cells import CellError
 from wrappers.code import living_code, size_of
 from wrappers.dicts import ids_cell, load_ids
+from wrappers.node import NodeState
 from wrappers.ops import Op, Tag
 
 MAX_NODES = 16
@@ -20,6 +21,8 @@ MAX_DEADLINE_SECONDS = 30 * 86_400
 MIN_GRACE_SECONDS, MAX_GRACE_SECONDS = 3_600, 2 * 86_400
 MIN_DELIVERY_SECONDS, MAX_DELIVERY_SECONDS = 600, 7 * 86_400
 STUB_BITS = 552
+REPORT_SECONDS = 3600
+"""How long the stake of who accepts must outlast deadline and grace: somebody has to show the miss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,16 +207,25 @@ class JobState:
         return state
 
 
+def covered(state: JobState, node: NodeState, now: int) -> bool:
+    """Whether the node's stake outlasts the job by the time to show a miss; else the job refuses the acceptance."""
+    config = state.config
+    return config.deadline + config.grace + REPORT_SECONDS <= node.answers_until(now)
+
+
 def job_terms(court: bytes, program: Cell) -> Cell:
     """TL-B: JobTerms. `program` is that of a job's birth."""
     cells, bits = size_of(living_code(program))
     return begin_cell().store_bytes(court).store_uint(cells, 16).store_uint(bits, 32).store_ref(program).end_cell()
 
 
-def accepted(node_epoch: int, key: bytes, program: bytes) -> Cell:
-    """Body from an allowed node, which has checked the enclave's signature over the acceptance."""
+def accepted(node_epoch: int, key: bytes, program: bytes, stake_until: int) -> Cell:
+    """Body from an allowed node, which has checked the enclave's signature over the acceptance.
+
+    `stake_until`: unix time at which its stake can leave, were it unbonded now.
+    """
     body = begin_cell().store_uint(Op.ACCEPTED, 32).store_uint(node_epoch, 64)
-    return body.store_bytes(key).store_bytes(program).end_cell()
+    return body.store_bytes(key).store_bytes(program).store_uint(stake_until, 32).end_cell()
 
 
 def job_posted(result: bytes, amount_nano: int, inner: bytes, signature: bytes) -> Cell:

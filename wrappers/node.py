@@ -183,6 +183,10 @@ class NodeState:
             return None
         return self.unbond_at + max(self.unbonding, self.claim_window) + self.challenge_window
 
+    def answers_until(self, now: int) -> int:
+        """Until when the stake is here at least, were it unbonded at `now`."""
+        return now + max(self.unbonding, self.claim_window) + self.challenge_window
+
     def belongs_to(self, network: bytes, account: bytes) -> bool:
         """Whether this is the state of `account` in the network of that id: the node id names both."""
         return self.node_id == node_id(network, account, self.epoch)

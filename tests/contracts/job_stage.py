@@ -108,7 +108,7 @@ class Stage:
         return self.ledger.send_internal(source=source, destination=destination, value_nano=value_nano, body=body)
 
     def accept(self, account: bytes, node: bytes | None = None, value_nano: int | None = None) -> Trace:
-        body = job.accepted(5, public(self.enclave_key), bytes(PROGRAM.hash))
+        body = job.accepted(5, public(self.enclave_key), bytes(PROGRAM.hash), (1 << 32) - 1)
         return self.tell(
             node or self.node, account, self.fees.job_accepted() if value_nano is None else value_nano, body
         )

@@ -11,7 +11,7 @@ from pytoniq_core import Builder, Cell, begin_cell
 
 from devnet.messages import transaction_messages
 from devnet.trace import Trace
-from scripts.stage import DAY, HOUR, TON, account_of_name, key_of, public
+from scripts.stage import DAY, TON, account_of_name, key_of, public
 from wrappers import court, job
 from wrappers.cells import CellError
 from wrappers.errors import ContractError
@@ -193,14 +193,14 @@ def test_an_allowed_node_accepts_and_its_excess_comes_back(stage: Stage) -> None
 
 def test_g10_only_allowed_nodes_accept(stage: Stage) -> None:
     account = stage.open()
-    body = job.accepted(5, public(stage.enclave_key), bytes(PROGRAM.hash))
+    body = job.accepted(5, public(stage.enclave_key), bytes(PROGRAM.hash), 1 << 31)
     for sender in (stage.stranger, stage.escrow, stage.registry, account_of_name("third node")):
         refused(stage, account, sender, body, ContractError.NOT_ALLOWED)
 
 
 def test_g4_a_job_is_accepted_once_whoever_comes_second(stage: Stage) -> None:
     account = stage.open()
-    body = job.accepted(5, public(stage.enclave_key), bytes(PROGRAM.hash))
+    body = job.accepted(5, public(stage.enclave_key), bytes(PROGRAM.hash), 1 << 31)
     for sender in (stage.node, stage.other_node):
         stage.ledger.send_internal(source=sender, destination=account, value_nano=TON, body=body, run=False)
     trace = stage.ledger.run()
@@ -208,6 +208,17 @@ def test_g4_a_job_is_accepted_once_whoever_comes_second(stage: Stage) -> None:
     refused(stage, account, stage.node, body, ContractError.JOB_ACCEPTED)
     accepted = stage.state(account).acceptance
     assert accepted is not None and accepted.node == stage.node
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_a_stake_that_may_leave_too_early_accepts_nothing(stage: Stage, short: int) -> None:
+    account = stage.open()
+    until = stage.config.deadline + stage.config.grace + job.REPORT_SECONDS - short
+    body = job.accepted(5, public(stage.enclave_key), bytes(PROGRAM.hash), until)
+    if short:
+        refused(stage, account, stage.node, body, ContractError.NOT_COVERED)
+    else:
+        assert not stage.tell(stage.node, account, TON, body).failed
 
 
 @pytest.mark.parametrize("late", [0, 1])
@@ -496,7 +507,7 @@ def test_g9_g3_beyond_the_reserve_the_rest_pays_first_and_then_the_payment_shrin
 
 def test_g10_anything_more_or_less_than_a_message_is_refused(stage: Stage) -> None:
     bodies = {
-        Phase.OPEN: [job.accepted(5, public(stage.enclave_key), bytes(32))],
+        Phase.OPEN: [job.accepted(5, public(stage.enclave_key), bytes(32), 1 << 31)],
         Phase.ACCEPTED: [],
         Phase.POSTED: [job.finish_job()],
     }
@@ -527,6 +538,10 @@ def test_g10_a_refund_with_anything_more_is_refused(stage: Stage) -> None:
 
 def test_the_clock_of_a_configuration_may_be_far_away(stage: Stage) -> None:
     """Sums of times are integers of the TVM: a deadline at the end of 32 bits does not wrap into the past."""
-    config = replace(stage.config, deadline=(1 << 32) - 1, grace=2 * DAY, delivery_window=HOUR)
-    account = stage.open(config=config)
+    late = replace(stage.config, deadline=(1 << 32) - 1, grace=2 * DAY)
+    assert code_of(stage.accept(stage.open(index=1, config=late))) == ContractError.NOT_COVERED, (
+        "no stake stays so long"
+    )
+    deadline = (1 << 32) - 1 - 2 * DAY - job.REPORT_SECONDS
+    account = stage.open(config=replace(late, deadline=deadline, delivery_window=7 * DAY))
     assert not stage.accept(account).failed and not stage.post(account).failed

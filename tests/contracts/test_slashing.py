@@ -13,7 +13,7 @@ from test_fees import claim_receipt_body
 
 from devnet.trace import Trace
 from protocol.pricing import Stop, charge
-from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, key_of, public
+from scripts.stage import HOUR, NO_HASH, TON, Pair, World, key_of, public
 from wrappers import court, escrow, escrow_rare, job, node
 from wrappers.code import Contract, code_hash, rare_program
 from wrappers.errors import ContractError
@@ -298,17 +298,36 @@ def test_a_miss_of_more_than_the_stake_takes_the_stake(case: Case) -> None:
     assert world.node(pair.node).stake_nano == 0
 
 
+@pytest.mark.parametrize("late", [0, 1])
+def test_g10_no_job_is_accepted_that_outlasts_the_stake(case: Case, late: int) -> None:
+    """Who accepts and unbonds in the same second would be gone before anybody could show that he delivered nothing."""
+    world, pair = case.world, case.pair
+    windows = world.parameters.claim_window + world.parameters.challenge_window
+    last = world.ledger.now + windows - HOUR - job.REPORT_SECONDS
+    account = open_job(world, pair.escrow, replace(config_of(case), deadline=last + late), 0)
+    trace = world.tell(world.stranger.account, pair.node, TON, accepting(case, account))
+    if late:
+        assert code_of(trace) == ContractError.NOT_COVERED and job_state(world, account).acceptance is None
+        world.ledger.now += late
+        world.attest(pair.node)
+        assert not world.tell(world.stranger.account, pair.node, TON, accepting(case, account)).failed, "later it may"
+        return
+    assert not trace.failed
+    assert not world.send(world.operator, pair.node, TON, unbond()).failed
+    refundable, leaves = job_state(world, account).refundable_at, world.node(pair.node).withdrawable_at
+    assert refundable is not None and leaves is not None and refundable + job.REPORT_SECONDS <= leaves + 1
+
+
 def test_g3_a_missed_job_whose_node_has_left_returns_everything_all_the_same(case: Case) -> None:
     world, pair = case.world, case.pair
-    account = open_job(world, pair.escrow, replace(config_of(case), deadline=world.ledger.now + 30 * DAY), 0)
-    assert not world.tell(world.stranger.account, pair.node, TON, accepting(case, account)).failed
+    account = accepted(case)
     assert not world.send(world.operator, pair.node, TON, unbond()).failed
     withdrawable = world.node(pair.node).withdrawable_at
     assert withdrawable is not None
     world.ledger.now = withdrawable
     assert not world.send(world.operator, pair.node, TON, withdraw_stake()).failed
     assert not world.alive(pair.node)
-    world.ledger.now = job_state(world, account).refundable_at or 0
+    assert world.ledger.now > (job_state(world, account).refundable_at or 0) + job.REPORT_SECONDS, "nobody came in time"
     deposit, held = world.escrow(pair.escrow).deposit_nano, world.ledger.balance(account)
     trace = world.tell(world.stranger.account, account, TON, job.refund(PROGRAM))
     assert not world.alive(account)

@@ -18,7 +18,7 @@ from worker.agent.job_relay import JobRelay, RelayTrouble, http_origin
 from worker.agent.jobs import MAX_ACCEPTS, JobDesk, JobPolicy
 from worker.job_messages import JobAccepted, JobBegin, JobDrop, JobFinished, JobInput, JobPiece, JobRefused, JobRun
 from wrappers.cells import to_boc
-from wrappers.job import Acceptance, JobConfig, JobSpec, JobState, Outcome
+from wrappers.job import REPORT_SECONDS, Acceptance, JobConfig, JobSpec, JobState, Outcome
 from wrappers.registry import Kind, child_address
 
 NODE, KEY, JOB, ESCROW = b"n" * 32, b"k" * 32, b"j" * 32, b"e" * 32
@@ -144,6 +144,7 @@ class Chain:
         self.now = NOW
         self.sent: list = []
         self.draining = False
+        self.stake_seconds = 9 * 86_400
         self.account = NODE
         self.chain = self
 
@@ -154,7 +155,9 @@ class Chain:
         return self.state
 
     async def node(self):
-        return type("View", (), {"state": type("Node", (), {"unbond_at": 0, "draining": self.draining})})
+        answers_until = staticmethod(lambda now: now + self.stake_seconds)
+        facts = {"unbond_at": 0, "draining": self.draining, "answers_until": answers_until}
+        return type("View", (), {"state": type("Node", (), facts)})
 
     async def send(self, chain, messages):
         self.sent += messages
@@ -315,6 +318,17 @@ async def test_a_draining_node_takes_no_new_jobs_and_ends_what_it_took(place: Pl
     place.chain.draining, place.chain.state = True, state(accepted=OURS)
     await place.steps()
     assert place.stage == "running"
+
+
+async def test_a_job_that_outlasts_the_stake_waits_until_the_stake_answers_for_it(place: Place) -> None:
+    config = state().config
+    left = config.deadline + config.grace + REPORT_SECONDS - NOW
+    place.chain.stake_seconds = left - 1
+    await place.steps(3)
+    assert place.stage == "held"
+    place.chain.stake_seconds = left
+    await place.steps(2)
+    assert place.stage != "held"
 
 
 async def test_an_enclave_that_dies_while_it_opens_is_asked_again(place: Place) -> None:

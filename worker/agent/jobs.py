@@ -34,7 +34,7 @@ from worker.job_messages import (
     JobRefused,
     JobRun,
 )
-from wrappers.job import JobState, finish_job, job_posted
+from wrappers.job import JobState, covered, finish_job, job_posted
 from wrappers.node_rare import accept_job
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class JobDesk:
             self._policy.max_job_nano,
             record.job in self._running,
             record.amount_nano >= self._policy.collect_nano,
-            takes_new=not node.unbond_at and not node.draining,
+            takes_new=not node.unbond_at and not node.draining and (state is None or covered(state, node, now)),
         )
         step = next_step(record, facts)
         try:
