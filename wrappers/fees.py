@@ -35,7 +35,7 @@ class Gas:
     OWN_PLATFORM: Final = 20000
     STANDING: Final = 395000
     SLASH: Final = 405000
-    ACCEPT_JOB: Final = 9900
+    ACCEPT_JOB: Final = 10200
     PRESENT: Final = 10600
     NOTARISE: Final = 15400
     CHANGE_SETTING: Final = 37000
