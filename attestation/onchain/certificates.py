@@ -87,12 +87,14 @@ def pck_certificate(signed: Signed, authority_key: bytes) -> Cell:
     ppid_end, fmspc_end = found.ppid_end, found.fmspc_end
     values = found.components + found.cpu_svn + found.pce_id + found.fmspc + found.pce_svn
     middle = pack(tbs, [(extensions, spans[0][1]), *spans[1:index], (sgx, ppid_end)])
-    while len(middle) < 3:
-        middle.insert(len(middle) - 1, b"")
-    if len(middle) != 3:
+    if len(middle) not in (2, 3):
         raise BadWitness("the extensions before the SGX extension do not fit their cells")
-    pieces = [*cut(tbs[:extensions], lengths), *middle, values, tbs[fmspc_end:]]
-    return chain(pieces, {0: signed.hints(authority_key)})
+    head = cut(tbs[:extensions], lengths)
+    head[2] = values + head[2]
+    more = {0: signed.hints(authority_key)}
+    if len(middle) > 2:
+        more[len(head)] = chain([middle[1]])
+    return chain([*head, middle[0], middle[-1], tbs[fmspc_end:]], more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Final
 
 from wrappers.fees import TEN_YEARS, Gas, Prices, Size
 
-ATTEST_GAS: Final = 119_000
+ATTEST_GAS: Final = 117_500
 PLATFORM_CELLS: Final = 3
 PLATFORM_BITS: Final = 1300
 COLLATERAL_CELLS: Final = 500

@@ -38,13 +38,13 @@ def signature_cell(digest: int, signature: bytes, key: bytes) -> Cell:
         raise NoHints("r is 0, or the hash is the one that the opcode makes by itself")
     t = (digest - Z0) * pow(r, -1, N) % N
     shift = multiple_of_g(t)
-    sum_g, slope_g = _chord(shift, G)
+    sum_g, _ = _chord(shift, G)
     shifted, slope = _chord(q, shift)
     if max(shift[0], sum_g[0]) >= N or (t + 1) % N == 0:
         raise NoHints("an x coordinate is no residue of the group order")
     s2 = (Z0 + shift[0]) * pow(t, -1, N) % N
     s3 = (Z0 + sum_g[0]) * pow(t + 1, -1, N) % N
-    last = begin_cell().store_uint(sum_g[0], 256).store_uint(s3, 256).store_uint(slope_g, 256).end_cell()
+    last = begin_cell().store_uint(sum_g[0], 256).store_uint(s3, 256).end_cell()
     middle = begin_cell().store_uint(shift[0], 256).store_uint(s2, 256)
     middle.store_uint(2 + (shifted[1] & 1), 8).store_uint(shifted[0], 256).store_ref(last)
     first = begin_cell().store_uint(r, 256).store_uint(s, 256).store_uint(slope, 256)

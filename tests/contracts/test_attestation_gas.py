@@ -147,7 +147,7 @@ def cells(body: Cell) -> int:
 
 def test_messages_and_code_do_not_grow_unnoticed() -> None:
     parts = QuoteParts.of(tee().quote(bytes(64)))
-    assert cells(appraise(parts.authority, *parts.cells())) <= 28
+    assert cells(appraise(parts.authority, *parts.cells())) <= 26
     assert size_of(code(Contract.ATTESTATION))[0] <= 175
     for name, body in collateral_messages(simulated.mint(NOW), pki.raw_public_key(pki.root().key)):
         assert cells(body) <= 40, name

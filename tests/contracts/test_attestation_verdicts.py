@@ -15,6 +15,7 @@ from attestation.onchain.errors import VerifierError as Error
 from attestation.onchain.messages import appraise, governed, release_platform
 from attestation.onchain.state import NO_LAUNCH, ChainImage, ChainPolicy
 from attestation.simulated import collateral as simulated
+from attestation.simulated import pki
 from attestation.simulated.tee import Registers
 from attestation.witness import QuoteParts, attest_message
 from devnet.ledger import Ledger, Snapshot
@@ -288,6 +289,19 @@ def test_malformed_messages_change_nothing(mirror: Mirror) -> None:
         assert mirror.stage.tell(body).exit_code != 0
     data = mirror.ledger.account(mirror.stage.account).data
     assert before is not None and data is not None and data.hash == before.hash
+
+
+@pytest.mark.parametrize(("url_bytes", "pieces"), [(40, 2), (75, 3)])
+def test_extensions_before_the_sgx_extension_may_take_two_cells_or_three(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, url_bytes: int, pieces: int
+) -> None:
+    monkeypatch.setattr(pki, "_CRL_URL", "https://crl.example/".ljust(url_bytes, "x"))
+    machine = tee()
+    first = QuoteParts.of(machine.quote(bytes(64))).cells()[2]
+    for _ in range(5):
+        first = first.refs[0]
+    assert len(first.refs) == pieces - 1
+    assert mirror.attest(machine).exit_code == 0
 
 
 def test_appraisal_answers_whoever_asks(mirror: Mirror) -> None:
