@@ -255,18 +255,20 @@ def test_every_group_of_seats_is_equally_likely(stage: Stage) -> None:
         assert sum((each - mean) ** 2 / mean for each in counts.values()) < 3 * cells
 
 
-def test_g7_a_request_that_nobody_draws_is_refunded_whole(stage: Stage) -> None:
+def test_g7_a_request_that_nobody_draws_ends_and_costs_its_fees(stage: Stage) -> None:
+    """Everybody can compute the draw before it is brought: who did not like it would ask again, for nothing."""
     stage.join(5)
     assert not stage.ask().failed
     stage.ledger.now += DRAW_SECONDS
     refused(stage.conclude(), E.NOT_DUE)
     stage.ledger.now += 1
     refused(stage.draw(), E.REQUEST_OVER)
-    before = stage.ledger.balance(stage.stranger)
+    before, stranger = stage.ledger.balance(stage.terms.treasury), stage.ledger.balance(stage.stranger)
     trace = stage.conclude(stage.fees.conclude(admitted=False))
     conserved(trace)
     fees = stage.terms.seats * stage.terms.fee_nano
-    assert stage.ledger.balance(stage.stranger) - before > fees - TON // 1000
+    assert stage.ledger.balance(stage.terms.treasury) - before > fees - TON // 1000
+    assert stage.ledger.balance(stage.stranger) - stranger < fees // 5, "the excess of his message alone"
     assert not stage.state.requests
 
 
