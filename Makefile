@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test check contracts gas engines mutants clean attest-demo
+.PHONY: setup demo test check contracts gas engines mutants soak clean attest-demo
 
 setup: $(STAMP)
 
@@ -44,6 +44,10 @@ engines: setup
 # Breaks the contracts in obvious ways, one way at a time, and tells which the tests miss. SAMPLE=60 for a part of them.
 mutants: setup
 	$(BIN)/python -m scripts.mutate $(if $(SAMPLE),--sample $(SAMPLE))
+
+# The state machine of tests/contracts with new randomness, for a night. MINUTES=30 for less.
+soak: setup
+	SOAK_MINUTES=$(or $(MINUTES),480) $(BIN)/pytest tests/contracts/test_machine.py -k soak -s --timeout=0
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

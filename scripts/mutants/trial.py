@@ -41,7 +41,7 @@ TESTS = ROOT / "tests" / "contracts"
 PINS = ("test_compile.py", "test_gas.py", "test_two_engines.py", "test_mutants_check.py")
 PINNING_TESTS = ("test_fees.py::test_g8_gas_constant_is_at_least_the_worst_case_and_at_most_a_tenth_above",)
 # Random and slow: asked last, always with the same seed.
-LAST = "test_invariants.py"
+LAST = "test_machine.py"
 # No rewriting of assertions, no cache: nobody reads what the tests say here.
 _PYTEST = [
     "-x",

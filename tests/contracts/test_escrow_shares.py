@@ -382,3 +382,21 @@ def test_g9_the_rent_of_a_shared_row_is_kept_for(shared: Shared) -> None:
 
 def test_the_op_of_a_rare_message_says_what_it_is() -> None:
     assert escrow_rare.pay_shares(RELAYER).begin_parse().load_uint(32) == Op.PAY_SHARES
+
+
+def test_g3_a_row_that_was_paid_in_full_while_its_timer_ran_ends_without_its_node(shared: Shared) -> None:
+    assert not shared.client(escrow_rare.reclaim(shared.node)).failed
+    assert not shared.settle(2 * TON).failed
+    row = shared.state().rows[shared.node]
+    assert row.paid_nano == row.allotted_nano and row.closing_at > ENDED, (
+        "claimed to the last nanoTON before the timer's end"
+    )
+    assert not shared.stranger(escrow_rare.pay_shares(shared.node)).failed, "which empties the row and does not end it"
+    assert not shared.client(escrow.close()).failed
+    assert code_of(shared.client(escrow.finish())) == ContractError.NOT_RIPE
+    shared.world.ledger.now = row.closing_at
+    assert not shared.client(escrow.finish()).failed
+    assert shared.state().rows[shared.node].closing_at == ENDED
+    assert code_of(shared.client(escrow.finish())) == ContractError.NOT_RIPE, "it ends once"
+    assert not shared.stranger(escrow_rare.pay_shares(shared.node)).failed
+    assert not shared.world.alive(shared.account), "the rent of row and account is the owner's again"
