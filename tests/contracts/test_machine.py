@@ -65,6 +65,8 @@ EXPECTED = {
     "court": "equivocation false_amount missed",
 }
 # Taken whoever sends it with whatever: money, and what only a genuine sender can make happen.
+# Needs two keys paid in one row: asked for in long runs, and by test_escrow_rare.py.
+SELDOM = {"escrow.give_up_key never taken"}
 NEVER_REFUSED = {("escrow", "bounced"), ("court", "missed")}
 ALSO_TAKEN = (
     ("escrow", "bounced"),
@@ -733,12 +735,14 @@ def test_every_message_was_taken_and_refused() -> None:
     if not DONE["steps"]:
         pytest.skip("the state machine was not run before this")
     number = 0
-    while unreached() and number < 80:  # the same lives each time, of another randomness than those before
+    while (
+        set(unreached()) - SELDOM and number < 40
+    ):  # the same lives each time, of another randomness than those before
         live(number)
         number += 1
     report()
     assert DONE["steps"] >= 5_000
-    assert not unreached()
+    assert not set(unreached()) - SELDOM
 
 
 @pytest.mark.timeout(0)
