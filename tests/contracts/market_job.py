@@ -18,7 +18,7 @@ from wrappers.signed import Delivery, JobResult, job_id, verify
 
 JOB_ACCEPTED, NOT_ACCEPTED, HAS_RESULT, NO_RESULT, TOO_LATE, NOT_DUE, OVER_MAXIMUM, WRONG_PROGRAM = range(600, 608)
 NO_PROPOSAL, NOT_READY, PROPOSAL_OVER, TOO_MANY_PROPOSALS, NOT_ENDORSED = range(206, 211)
-BAD_PARAMETERS = 204
+BAD_PARAMETERS, NOT_COVERED = 204, 608
 NARROWING = (Op.REVOKE_IMAGE, Op.DENY_PLATFORM, Op.DROP_TCB)
 OWN_ACTIONS = (Op.SETTINGS, Op.ALLOW_MODEL, Op.SET_REBUILDERS)
 OPENINGS = (Op.OPEN_NODE, Op.OPEN_ESCROW, Op.OPEN_JOB)
@@ -59,10 +59,11 @@ def step(state: JobState, a: Arrival) -> Outcome:
 
 def _accepted(state: JobState, a: Arrival, s: Slice) -> Outcome:
     require(a.value >= a.fees.job_accepted(), LOW_VALUE)
-    epoch, key, program = s.load_uint(64), s.load_bytes(32), s.load_bytes(32)
+    epoch, key, program, stake_until = s.load_uint(64), s.load_bytes(32), s.load_bytes(32), s.load_uint(32)
     require(a.sender in state.config.nodes, NOT_ALLOWED)
     require(state.acceptance is None, JOB_ACCEPTED)
     require(a.now <= state.config.deadline, TOO_LATE)
+    require(stake_until >= state.config.deadline + state.config.grace + 3600, NOT_COVERED)
     assert a.sender is not None
     return Outcome(replace(state, acceptance=Acceptance(a.sender, epoch, key, program)), a.base)
 

@@ -303,7 +303,8 @@ def _accept_job(state: NodeState, a: Arrival, s: Slice) -> Outcome:
     require(serving, NOT_SERVING)
     signed = Acceptance(job_id(a.network, job, epoch), state.node_id)
     require(verify(signed, signature, key), BAD_SIGNATURE)
-    body = accepted(state.epoch, key, bytes(rare_program(Contract.NODE).hash))
+    stake_until = a.now + max(state.unbonding, state.claim_window) + state.challenge_window
+    body = accepted(state.epoch, key, bytes(rare_program(Contract.NODE).hash), stake_until)
     return Outcome(state, a.base, (bytes(body.hash),))
 
 
