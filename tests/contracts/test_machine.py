@@ -65,8 +65,8 @@ EXPECTED = {
     "court": "equivocation false_amount missed",
 }
 # Taken whoever sends it with whatever: money, and what only a genuine sender can make happen.
-# Needs two keys paid in one row: asked for in long runs, and by test_escrow_rare.py.
-SELDOM = {"escrow.give_up_key never taken"}
+# What takes a long story to reach: asked for in long runs, and by test_escrow_rare.py and test_job.py.
+SELDOM = {"escrow.give_up_key never taken", "job.deliver never taken"}
 NEVER_REFUSED = {("escrow", "bounced"), ("court", "missed")}
 ALSO_TAKEN = (
     ("escrow", "bounced"),
