@@ -108,8 +108,9 @@ class ChainView:
         if state.status is not Status.ACTIVE or state.data is None:
             return None
         job = job_of(state.data, account, self._network.registry)
-        genuine = job is not None and job.job_id == job_id(self._network.network_id, account, job.epoch)
-        return job if genuine else None
+        if job is None or job.job_id != job_id(self._network.network_id, account, job.epoch, job.config.spec):
+            return None
+        return job
 
     async def registry(self) -> RegistryState:
         state = await self.account(self._network.registry)

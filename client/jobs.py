@@ -248,7 +248,7 @@ class Jobs:
         record, state = await self._seen(job)
         if state is not None and state.outcome is None:
             raise BadRequest(f"job {job.hex()} has no result yet", "see `cocoon client job status`")
-        id_ = job_id(self._network.network_id, job, record.epoch)
+        id_ = job_id(self._network.network_id, job, record.epoch, record.parsed.hash)
         if state is not None:
             result, answers = await self._opened(record, record.node, id_, _key(state))
         else:

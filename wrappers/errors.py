@@ -60,15 +60,16 @@ class ContractError(IntEnum):
     NO_NEXT_KEY = 510
     SMALL_SHARES = 511
 
-    JOB_ACCEPTED = 600
-    NOT_ACCEPTED = 601
-    HAS_RESULT = 602
-    NO_RESULT = 603
-    TOO_LATE = 604
-    NOT_DUE = 605
-    OVER_MAXIMUM = 606
-    WRONG_PROGRAM = 607
-    NOT_COVERED = 608
+    JOB_ACCEPTED = 800
+    NOT_ACCEPTED = 801
+    HAS_RESULT = 802
+    NO_RESULT = 803
+    TOO_LATE = 804
+    NOT_DUE = 805
+    OVER_MAXIMUM = 806
+    WRONG_PROGRAM = 807
+    NOT_COVERED = 808
+    OTHER_JOB = 809
 
     NO_OFFENCE = 700
     WRONG_PROOF = 701
@@ -197,6 +198,9 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.NOT_COVERED: Explanation(
         "the node's stake could leave before the job's deadline, grace and an hour are over",
         "accept later, or order with a deadline within the node's windows",
+    ),
+    _E.OTHER_JOB: Explanation(
+        "the acceptance is for another input or another life of the job", "accept with the job's present epoch and spec"
     ),
     _E.NO_OFFENCE: Explanation("the evidence shows nothing wrong", "keep it: only two receipts, or a wrong sum, count"),
     _E.WRONG_PROOF: Explanation(

@@ -35,7 +35,7 @@ class Gas:
     OWN_PLATFORM: Final = 20000
     STANDING: Final = 395000
     SLASH: Final = 405000
-    ACCEPT_JOB: Final = 10200
+    ACCEPT_JOB: Final = 10500
     PRESENT: Final = 10600
     NOTARISE: Final = 15400
     CHANGE_SETTING: Final = 37000
@@ -56,8 +56,8 @@ class Gas:
     CLOSE_ROW: Final = 19200
     FINISH: Final = 5450
     FINISH_ROW: Final = 5600
-    JOB_INIT: Final = 5300
-    ACCEPTED: Final = 7600
+    JOB_INIT: Final = 5600
+    ACCEPTED: Final = 8000
     JOB_POSTED: Final = 7100
     FINISH_JOB: Final = 7600
     REFUND: Final = 9400
@@ -70,7 +70,7 @@ class Size:
 
     NODE_DATA_CELLS: Final = 6
     NODE_DATA_BITS: Final = 4300
-    ACCEPTED_BITS: Final = 640
+    ACCEPTED_BITS: Final = 896
     NOTARISED_BITS: Final = 800
     OPEN_JOB_BITS: Final = 320
     PRESENTED_BITS: Final = 1128

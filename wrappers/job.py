@@ -219,12 +219,12 @@ def job_terms(court: bytes, program: Cell) -> Cell:
     return begin_cell().store_bytes(court).store_uint(cells, 16).store_uint(bits, 32).store_ref(program).end_cell()
 
 
-def accepted(node_epoch: int, key: bytes, program: bytes, stake_until: int) -> Cell:
+def accepted(job_id: bytes, node_epoch: int, key: bytes, program: bytes, stake_until: int) -> Cell:
     """Body from an allowed node, which has checked the enclave's signature over the acceptance.
 
     `stake_until`: unix time at which its stake can leave, were it unbonded now.
     """
-    body = begin_cell().store_uint(Op.ACCEPTED, 32).store_uint(node_epoch, 64)
+    body = begin_cell().store_uint(Op.ACCEPTED, 32).store_bytes(job_id).store_uint(node_epoch, 64)
     return body.store_bytes(key).store_bytes(program).store_uint(stake_until, 32).end_cell()
 
 

@@ -44,9 +44,9 @@ def withdraw_stake() -> Cell:
     return _with_program(_body(Op.WITHDRAW_STAKE))
 
 
-def accept_job(job: bytes, job_epoch: int, key: bytes, signature: bytes) -> Cell:
+def accept_job(job: bytes, job_epoch: int, spec: bytes, key: bytes, signature: bytes) -> Cell:
     """Body from anyone: tells the job that the enclave took it. `signature`: `key` over `signed.Acceptance`."""
-    body = _body(Op.ACCEPT_JOB).store_bytes(job).store_uint(job_epoch, 64).store_bytes(key)
+    body = _body(Op.ACCEPT_JOB).store_bytes(job).store_uint(job_epoch, 64).store_bytes(spec).store_bytes(key)
     return _with_program(body.store_ref(_signature(signature)))
 
 

@@ -57,10 +57,10 @@ def allotment_id(network: bytes, escrow: bytes, epoch: int, node: bytes) -> byte
     return bytes(cell.store_uint(epoch, 64).store_bytes(node).end_cell().hash)
 
 
-def job_id(network: bytes, job: bytes, epoch: int) -> bytes:
-    """TL-B: JobBirth. `epoch` is the logical time of the job's init."""
+def job_id(network: bytes, job: bytes, epoch: int, spec: bytes) -> bytes:
+    """TL-B: JobBirth. `epoch`: logical time of the job's init; `spec`: hash of `wrappers.job.JobSpec`, the input."""
     cell = begin_cell().store_uint(Tag.JOB_BIRTH, 32).store_bytes(network).store_bytes(job).store_uint(epoch, 64)
-    return bytes(cell.end_cell().hash)
+    return bytes(cell.store_bytes(spec).end_cell().hash)
 
 
 def _open(cell: Cell, tag: Tag) -> Slice:

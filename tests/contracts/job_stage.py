@@ -108,7 +108,8 @@ class Stage:
         return self.ledger.send_internal(source=source, destination=destination, value_nano=value_nano, body=body)
 
     def accept(self, account: bytes, node: bytes | None = None, value_nano: int | None = None) -> Trace:
-        body = job.accepted(5, public(self.enclave_key), bytes(PROGRAM.hash), (1 << 32) - 1)
+        id_ = self.id_of(account, self.state(account).epoch)
+        body = job.accepted(id_, 5, public(self.enclave_key), bytes(PROGRAM.hash), (1 << 32) - 1)
         return self.tell(
             node or self.node, account, self.fees.job_accepted() if value_nano is None else value_nano, body
         )
@@ -148,4 +149,4 @@ class Stage:
         return self.ledger.account(account).status is Status.ACTIVE
 
     def id_of(self, account: bytes, epoch: int) -> bytes:
-        return job_id(self.network, account, epoch)
+        return job_id(self.network, account, epoch, SPEC)

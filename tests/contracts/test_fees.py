@@ -308,8 +308,8 @@ def measure_node() -> dict[str, int]:
 
 def acceptance_body(world: World, pair: Pair) -> Cell:
     job = account_of_name("job")
-    acceptance = Acceptance(job_id(world.network, job, 7), world.node(pair.node).node_id)
-    return node_rare.accept_job(job, 7, public(world.enclave_key), sign(acceptance, world.enclave_key))
+    acceptance = Acceptance(job_id(world.network, job, 7, bytes(32)), world.node(pair.node).node_id)
+    return node_rare.accept_job(job, 7, bytes(32), public(world.enclave_key), sign(acceptance, world.enclave_key))
 
 
 def claim_receipt_body(world: World, pair: Pair) -> Cell:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from job_stage import INNER, PROGRAM, RESULT, Stage, code_of
+from job_stage import INNER, PROGRAM, RESULT, SPEC, Stage, code_of
 from pytoniq_core import Builder, Cell, begin_cell
 
 from devnet.messages import transaction_messages
@@ -193,14 +193,23 @@ def test_an_allowed_node_accepts_and_its_excess_comes_back(stage: Stage) -> None
 
 def test_g10_only_allowed_nodes_accept(stage: Stage) -> None:
     account = stage.open()
-    body = job.accepted(5, public(stage.enclave_key), bytes(PROGRAM.hash), 1 << 31)
+    body = job.accepted(stage.state(account).job_id, 5, public(stage.enclave_key), bytes(PROGRAM.hash), 1 << 31)
     for sender in (stage.stranger, stage.escrow, stage.registry, account_of_name("third node")):
         refused(stage, account, sender, body, ContractError.NOT_ALLOWED)
 
 
+def test_g4_g10_an_acceptance_of_another_life_or_another_input_is_not_for_this_job(stage: Stage) -> None:
+    account = stage.open()
+    epoch = stage.state(account).epoch
+    key, program = public(stage.enclave_key), bytes(PROGRAM.hash)
+    for other in (stage.id_of(account, epoch - 1), job_id(stage.network, account, epoch, bytes(32))):
+        refused(stage, account, stage.node, job.accepted(other, 5, key, program, 1 << 31), ContractError.OTHER_JOB)
+    assert not stage.accept(account).failed
+
+
 def test_g4_a_job_is_accepted_once_whoever_comes_second(stage: Stage) -> None:
     account = stage.open()
-    body = job.accepted(5, public(stage.enclave_key), bytes(PROGRAM.hash), 1 << 31)
+    body = job.accepted(stage.state(account).job_id, 5, public(stage.enclave_key), bytes(PROGRAM.hash), 1 << 31)
     for sender in (stage.node, stage.other_node):
         stage.ledger.send_internal(source=sender, destination=account, value_nano=TON, body=body, run=False)
     trace = stage.ledger.run()
@@ -214,7 +223,8 @@ def test_g4_a_job_is_accepted_once_whoever_comes_second(stage: Stage) -> None:
 def test_a_stake_that_may_leave_too_early_accepts_nothing(stage: Stage, short: int) -> None:
     account = stage.open()
     until = stage.config.deadline + stage.config.grace + job.REPORT_SECONDS - short
-    body = job.accepted(5, public(stage.enclave_key), bytes(PROGRAM.hash), until)
+    id_ = stage.state(account).job_id
+    body = job.accepted(id_, 5, public(stage.enclave_key), bytes(PROGRAM.hash), until)
     if short:
         refused(stage, account, stage.node, body, ContractError.NOT_COVERED)
     else:
@@ -253,7 +263,7 @@ def test_g5_g10_a_result_that_the_accepting_key_did_not_sign_is_refused(stage: S
     elsewhere = network_id(-239, stage.registry)
     signed = {
         "job": replace(signed, job=stage.id_of(account_of_name("other job"), state.epoch)),
-        "network": replace(signed, job=job_id(elsewhere, account, state.epoch)),
+        "network": replace(signed, job=job_id(elsewhere, account, state.epoch, SPEC)),
         "epoch": replace(signed, job=stage.id_of(account, state.epoch + 1)),
         "result": replace(signed, result=bytes(32)),
         "amount": replace(signed, amount_nano=TON // 2 - 1),
@@ -507,7 +517,7 @@ def test_g9_g3_beyond_the_reserve_the_rest_pays_first_and_then_the_payment_shrin
 
 def test_g10_anything_more_or_less_than_a_message_is_refused(stage: Stage) -> None:
     bodies = {
-        Phase.OPEN: [job.accepted(5, public(stage.enclave_key), bytes(32), 1 << 31)],
+        Phase.OPEN: [job.accepted(bytes(32), 5, public(stage.enclave_key), bytes(32), 1 << 31)],
         Phase.ACCEPTED: [],
         Phase.POSTED: [job.finish_job()],
     }

@@ -41,7 +41,7 @@ def test_g8_need_minus_one_is_refused_with_the_money_back_and_need_passes(stage:
     phase, need_of = BORDERS[operation]
     account, need = stage.brought_to(phase), need_of(stage)
     body: Cell = {
-        "accepted": lambda: job.accepted(5, bytes(32), bytes(PROGRAM.hash), 1 << 31),
+        "accepted": lambda: job.accepted(stage.state(account).job_id, 5, bytes(32), bytes(PROGRAM.hash), 1 << 31),
         "job_posted": lambda: stage.posted(account),
         "deliver": lambda: stage.delivery(account),
         "finish_job": job.finish_job,

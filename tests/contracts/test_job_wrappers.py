@@ -77,12 +77,12 @@ def test_a_job_names_one_to_sixteen_nodes() -> None:
             job.allowed(wrong)
 
 
-@given(IDS, IDS, U64, IDS, U64, IDS)
+@given(IDS, IDS, U64, IDS, IDS, U64, IDS)
 def test_ids_and_signed_structures_tell_every_field_apart(
-    network: bytes, account: bytes, epoch: int, result: bytes, amount: int, inner: bytes
+    network: bytes, account: bytes, epoch: int, spec: bytes, result: bytes, amount: int, inner: bytes
 ) -> None:
-    id_ = job_id(network, account, epoch)
-    assert id_ != job_id(network, account, epoch ^ 1)
+    id_ = job_id(network, account, epoch, spec)
+    assert id_ not in (job_id(network, account, epoch ^ 1, spec), job_id(network, account, epoch, id_))
     one = JobResult(id_, result, amount, inner).to_cell().hash
     others = [
         JobResult(id_, result, amount ^ 1, inner),

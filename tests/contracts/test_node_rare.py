@@ -323,10 +323,13 @@ def test_g7_a_slash_reaches_accounts_that_do_not_exist(world: World, pair: Pair)
 # ------------------------------------------------------------------------------------------------ jobs
 
 
+SPEC = b"\x61" * 32
+
+
 def acceptance(world: World, pair: Pair, job: bytes, epoch: int, key: object = None) -> Cell:
     signer = key or world.enclave_key
-    signed = Acceptance(job_id(world.network, job, epoch), world.node(pair.node).node_id)
-    return node_rare.accept_job(job, epoch, public(signer), sign(signed, signer))  # type: ignore[arg-type]
+    signed = Acceptance(job_id(world.network, job, epoch, SPEC), world.node(pair.node).node_id)
+    return node_rare.accept_job(job, epoch, SPEC, public(signer), sign(signed, signer))  # type: ignore[arg-type]
 
 
 def test_an_acceptance_reaches_the_job_with_who_accepted(world: World, pair: Pair) -> None:
@@ -335,21 +338,22 @@ def test_an_acceptance_reaches_the_job_with_who_accepted(world: World, pair: Pai
     (message,) = trace.of(pair.node)[0].out_msgs
     body = message.body.begin_parse()
     assert message.destination == job and message.value_nano > TON * 9 // 10
-    assert (body.load_uint(32), body.load_uint(64)) == (Op.ACCEPTED, world.node(pair.node).epoch)
+    assert (body.load_uint(32), body.load_bytes(32)) == (Op.ACCEPTED, job_id(world.network, job, 7, SPEC))
+    assert body.load_uint(64) == world.node(pair.node).epoch
     assert body.load_bytes(32) == public(world.enclave_key)
     assert body.load_bytes(32) == bytes(rare_program(Contract.NODE).hash)
 
 
 def test_g10_an_acceptance_is_for_one_job_of_one_birth_and_by_the_serving_key(world: World, pair: Pair) -> None:
     job, thief = account_of_name("job"), key_of("thief")
-    good = Acceptance(job_id(world.network, job, 7), world.node(pair.node).node_id)
+    good = Acceptance(job_id(world.network, job, 7, SPEC), world.node(pair.node).node_id)
     key = public(world.enclave_key)
     for wrong in (replace(good, job=bytes(32)), replace(good, node=bytes(32))):
-        body = node_rare.accept_job(job, 7, key, sign(wrong, world.enclave_key))
+        body = node_rare.accept_job(job, 7, SPEC, key, sign(wrong, world.enclave_key))
         assert code_of(world.send(world.stranger, pair.node, TON, body)) == ContractError.BAD_SIGNATURE
     signature = sign(good, world.enclave_key)
-    for account, epoch in ((job, 8), (account_of_name("other"), 7)):
-        body = node_rare.accept_job(account, epoch, key, signature)
+    for account, epoch, spec in ((job, 8, SPEC), (account_of_name("other"), 7, SPEC), (job, 7, bytes(32))):
+        body = node_rare.accept_job(account, epoch, spec, key, signature)
         assert code_of(world.send(world.stranger, pair.node, TON, body)) == ContractError.BAD_SIGNATURE
     assert code_of(world.send(world.stranger, pair.node, TON, acceptance(world, pair, job, 7, thief))) == (
         ContractError.NOT_SERVING

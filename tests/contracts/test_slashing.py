@@ -197,7 +197,7 @@ def accepting(case: Case, account: bytes, key_name: str = "enclave") -> Cell:
     world, state = case.world, job_state(case.world, account)
     acceptance = Acceptance(state.job_id, world.node(case.pair.node).node_id)
     key = key_of(key_name)
-    return accept_job(account, state.epoch, public(world.enclave_key), sign(acceptance, key))
+    return accept_job(account, state.epoch, state.config.spec, public(world.enclave_key), sign(acceptance, key))
 
 
 def job_state(world: World, account: bytes) -> job.JobState:

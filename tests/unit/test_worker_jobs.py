@@ -22,7 +22,6 @@ from wrappers.job import Outcome
 from wrappers.signed import Acceptance, JobResult, Terms, job_id, verify
 
 JOB, JOB_EPOCH = b"j" * 32, 77
-JOB_ID = job_id(NETWORK, JOB, JOB_EPOCH)
 SECRET = b"s" * 32
 
 
@@ -50,6 +49,7 @@ class Job:
         opened = jobs.JobInput(SECRET, self.maximum, terms, changes.get("raw", raw))
         count, keys = changes.get("count", len(self.lines)), {NODE: house.sealing[0].public_key}
         self.sealed = jobs.seal_job(opened, lines=count, network=NETWORK, job=JOB, nodes=keys)
+        self.id = job_id(NETWORK, JOB, JOB_EPOCH, self.sealed.spec.hash)
 
     def begin(self, **changes) -> JobBegin:
         begin = JobBegin(JOB, JOB_EPOCH, self.maximum, to_boc(self.sealed.spec.to_cell()), self.sealed.wraps)
@@ -81,10 +81,10 @@ class Job:
             data += message.data
 
     def read(self, finished: JobFinished, data: bytes) -> jobs.Result:
-        result = JobResult(JOB_ID, finished.result, finished.amount_nano, finished.inner)
+        result = JobResult(self.id, finished.result, finished.amount_nano, finished.inner)
         assert verify(result, finished.signature, self.house.ready.signing_key)
         outcome = Outcome(finished.result, finished.amount_nano, finished.inner, 0)
-        return jobs.open_result(SECRET, JOB_ID, self.sealed.spec, self.house.terms, outcome, data)
+        return jobs.open_result(SECRET, self.id, self.sealed.spec, self.house.terms, outcome, data)
 
     def answers(self, result: jobs.Result):
         return read_answers(result.answers, [one["custom_id"] for one in self.lines])
@@ -94,7 +94,7 @@ async def test_a_job_is_accepted_run_and_priced_as_one_request(house: House) -> 
     job = Job(house)
     job.post()
     accepted = await house.agent.expect(JobAccepted)
-    assert verify(Acceptance(JOB_ID, NODE_ID), accepted.signature, house.ready.signing_key)
+    assert verify(Acceptance(job.id, NODE_ID), accepted.signature, house.ready.signing_key)
     assert not house.engine.requests, "nothing runs before the acceptance is on chain"
     result = job.read(*await job.run())
     assert (result.usage, result.stop) == (Usage(20, 0, 6), Stop.END)

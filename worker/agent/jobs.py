@@ -196,7 +196,7 @@ class JobDesk:
                 log.warning("job %s: the chain does not take the acceptance", record.job.hex())
                 self._forget(record)
             case Step.ACCEPT:
-                body = accept_job(record.job, record.epoch, record.key, record.acceptance)
+                body = accept_job(record.job, record.epoch, record.parsed.hash, record.key, record.acceptance)
                 await self._send(record, step, Outgoing(self._view.account, MESSAGE_NANO, body))
             case Step.POST:
                 body = job_posted(record.result, record.amount_nano, record.inner, record.signature)

@@ -87,7 +87,8 @@ class ChainView:
         if account.status is not Status.ACTIVE or account.data is None:
             return None
         state = job_of(account.data, job, self.registry)
-        return state if state is not None and state.job_id == job_id(self.network, job, state.epoch) else None
+        bound = state is not None and state.job_id == job_id(self.network, job, state.epoch, state.config.spec)
+        return state if bound else None
 
     async def _read(self, account: bytes) -> AccountState:
         # A burst of requests from one client must not become a burst of reads.

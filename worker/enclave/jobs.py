@@ -145,7 +145,7 @@ class Jobs:
             spec = JobSpec.from_cell(from_boc(begin.spec))
         except CellError as error:
             raise _No(WireError.of(Code.BAD_REQUEST, str(error))) from error
-        id_ = job_id(self._node.network, begin.job, begin.epoch)
+        id_ = job_id(self._node.network, begin.job, begin.epoch, spec.hash)
         if id_ in self._ran:
             raise _No(WireError.of(Code.ALREADY_OPENED, "this job was run"))
         if not 0 < spec.size <= jobs.MAX_INPUT_BYTES:

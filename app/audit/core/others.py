@@ -35,7 +35,7 @@ def check_job(facts: Facts, state: JobState) -> Iterator[Finding]:
     address = child_address(state.registry, Kind.JOB, state.owner, state.index)
     yield Finding("the address follows from registry, escrow and index", address == facts.account, state.owner.hex())
     network = network_id(facts.global_id, state.registry)
-    bound = state.job_id == job_id(network, facts.account, state.epoch)
+    bound = state.job_id == job_id(network, facts.account, state.epoch, state.config.spec)
     yield Finding("it is bound to this network", bound, state.registry.hex())
     balance, maximum = facts.state.balance_nano, state.config.maximum_nano
     yield Finding("balance >= the most that the result may cost", balance >= maximum, f"{balance} >= {maximum}")
