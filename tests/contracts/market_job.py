@@ -16,9 +16,9 @@ from wrappers.registry import MAX_PROPOSALS, PROPOSAL_LIFE, Proposal, Rebuilders
 from wrappers.rows import NOBODY
 from wrappers.signed import Delivery, JobResult, job_id, verify
 
-JOB_ACCEPTED, NOT_ACCEPTED, HAS_RESULT, NO_RESULT, TOO_LATE, NOT_DUE, OVER_MAXIMUM, WRONG_PROGRAM = range(600, 608)
+JOB_ACCEPTED, NOT_ACCEPTED, HAS_RESULT, NO_RESULT, TOO_LATE, NOT_DUE, OVER_MAXIMUM, WRONG_PROGRAM = range(800, 808)
 NO_PROPOSAL, NOT_READY, PROPOSAL_OVER, TOO_MANY_PROPOSALS, NOT_ENDORSED = range(206, 211)
-BAD_PARAMETERS, NOT_COVERED = 204, 608
+BAD_PARAMETERS, NOT_COVERED, OTHER_JOB = 204, 808, 809
 NARROWING = (Op.REVOKE_IMAGE, Op.DENY_PLATFORM, Op.DROP_TCB)
 OWN_ACTIONS = (Op.SETTINGS, Op.ALLOW_MODEL, Op.SET_REBUILDERS)
 OPENINGS = (Op.OPEN_NODE, Op.OPEN_ESCROW, Op.OPEN_JOB)
@@ -27,7 +27,7 @@ OPENINGS = (Op.OPEN_NODE, Op.OPEN_ESCROW, Op.OPEN_JOB)
 def born(a: Arrival, state: JobState) -> JobState:
     _, s = a.parse()
     config = JobConfig.from_cell(s.load_ref())
-    id_ = job_id(a.network, a.account, a.lt)
+    id_ = job_id(a.network, a.account, a.lt, config.spec)
     return replace(state, job_id=id_, epoch=a.lt, acceptance=None, outcome=None, config=config)
 
 
@@ -59,8 +59,10 @@ def step(state: JobState, a: Arrival) -> Outcome:
 
 def _accepted(state: JobState, a: Arrival, s: Slice) -> Outcome:
     require(a.value >= a.fees.job_accepted(), LOW_VALUE)
+    id_ = s.load_bytes(32)
     epoch, key, program, stake_until = s.load_uint(64), s.load_bytes(32), s.load_bytes(32), s.load_uint(32)
     require(a.sender in state.config.nodes, NOT_ALLOWED)
+    require(id_ == state.job_id, OTHER_JOB)
     require(state.acceptance is None, JOB_ACCEPTED)
     require(a.now <= state.config.deadline, TOO_LATE)
     require(stake_until >= state.config.deadline + state.config.grace + 3600, NOT_COVERED)

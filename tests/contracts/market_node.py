@@ -297,14 +297,15 @@ def _slash(state: NodeState, a: Arrival, s: Slice) -> Outcome:
 
 def _accept_job(state: NodeState, a: Arrival, s: Slice) -> Outcome:
     require(a.value >= a.fees.accept_job(), LOW_VALUE)
-    job, epoch, key = s.load_bytes(32), s.load_uint(64), s.load_bytes(32)
+    job, epoch, spec, key = s.load_bytes(32), s.load_uint(64), s.load_bytes(32), s.load_bytes(32)
     signature = s.load_ref().begin_parse().load_bytes(64)
     serving = key == state.signing_key and state.key_attested(key, a.now)
     require(serving, NOT_SERVING)
-    signed = Acceptance(job_id(a.network, job, epoch), state.node_id)
+    id_ = job_id(a.network, job, epoch, spec)
+    signed = Acceptance(id_, state.node_id)
     require(verify(signed, signature, key), BAD_SIGNATURE)
     stake_until = a.now + max(state.unbonding, state.claim_window) + state.challenge_window
-    body = accepted(state.epoch, key, bytes(rare_program(Contract.NODE).hash), stake_until)
+    body = accepted(id_, state.epoch, key, bytes(rare_program(Contract.NODE).hash), stake_until)
     return Outcome(state, a.base, (bytes(body.hash),))
 
 

@@ -405,7 +405,7 @@ class Machine(RuleBasedStateMachine):
             if owner is not None:
                 secret = key_of(f"enclave {key if honest else 5}")
                 signature = sign(Acceptance(state.job_id, owner.node_id), secret)
-                body = node_rare.accept_job(account, state.epoch, enclave(key), signature)
+                body = node_rare.accept_job(account, state.epoch, state.config.spec, enclave(key), signature)
                 self.m.tell(PASSER_BY, self.m.nodes[at], value, body)
             return
         if act == "post":
