@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app import attest_collateral
+from app import attest_collateral, attest_sync
 from app import attest_measure as measuring
 from app.attest_explain import explain as explain_file
 from app.attest_onchain import judge_paths
@@ -78,12 +78,11 @@ def collateral(
 ) -> None:
     """Show what the chain holds of Intel's collateral, and bring what is due. Anyone may; a JSON line each time."""
     try:
-        account = account_of(registry) if len(registry) != 64 else bytes.fromhex(registry)
         platforms = frozenset(_fmspc(each) for each in fmspc or ())
         done = asyncio.run(
             attest_collateral.keep(
                 network,
-                account,
+                _account(registry),
                 wallet_file=wallet,
                 url=url,
                 platforms=platforms,
@@ -98,6 +97,39 @@ def collateral(
         note(f"error: {error}")
         raise typer.Exit(2) from error
     raise typer.Exit(0 if done else 1)
+
+
+@app.command()
+def sync(
+    node: Annotated[str, typer.Argument(help="64 hex digits, or an address")],
+    registry: Annotated[str, typer.Option(help="the network's registry: 64 hex digits, or an address")],
+    network: Annotated[str, typer.Option(help="devnet, testnet, mainnet, or a profile's path")] = "testnet",
+    wallet: Annotated[
+        Path | None, typer.Option(help="24 words of the wallet that pays (0.25 TON); without it nothing is sent")
+    ] = None,
+) -> None:
+    """Show where a node stands with the verifier today, and tell the node where it stands badly. Anyone may."""
+    try:
+        done = asyncio.run(
+            attest_sync.tell_node(
+                network,
+                _account(registry),
+                _account(node),
+                wallet_file=wallet,
+                tell=lambda line: print(line, flush=True),
+                note=note,
+            )
+        )
+    except KeyboardInterrupt:
+        return
+    except (ValueError, MnemonicError) as error:
+        note(f"error: {error}")
+        raise typer.Exit(2) from error
+    raise typer.Exit(0 if done else 1)
+
+
+def _account(text: str) -> bytes:
+    return bytes.fromhex(text) if len(text) == 64 else account_of(text)
 
 
 def _fmspc(text: str) -> bytes:

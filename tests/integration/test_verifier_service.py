@@ -12,7 +12,7 @@ import pytest
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app import attest_collateral
+from app import attest_collateral, attest_sync
 from attestation.evidence import Kind as EvidenceKind
 from attestation.fetch import CollateralUnavailable
 from attestation.keeper import Keeper, collateral_ends
@@ -40,6 +40,7 @@ from scripts.stage import built_world, public
 from wrappers.cells import address_of
 from wrappers.code import Contract, code_hash
 from wrappers.fees import Fees, Prices
+from wrappers.governance import revoke_image
 from wrappers.node import NodeConfig, NodeState
 from wrappers.registry import Kind, Parameters, child_address, open_node
 from wrappers.signed import KeyConsent, network_id, sign
@@ -62,6 +63,7 @@ class Ground:
     desired: Desired
     operator: Wallet
     node: bytes
+    governor: Wallet
 
     @property
     def verifier(self) -> Verifier:
@@ -115,7 +117,7 @@ async def grounds(images: dict[bytes, ChainImage]) -> AsyncIterator[Ground]:
             message = Outgoing(desired.registry, value, open_node(code_hash(Contract.NODE), 0, config))
             await (await operator.send(chain, [message])).landed(chain)
             node = child_address(desired.registry, Kind.NODE, operator.account, 0)
-            ground = Ground(devnet, control, chain, desired, operator, node)
+            ground = Ground(devnet, control, chain, desired, operator, node, deployer)
 
             async def born() -> bool | None:
                 return True if (await chain.account(node)).data is not None else None
@@ -279,6 +281,48 @@ async def test_the_command_shows_and_brings_collateral_and_says_what_fails(groun
     assert brought["sent"] == shown["due"] and brought["ended"] == []
     assert not await keep(ground.node, words)
     assert "no registry" in noted[-1] and len(told) == 2
+
+
+async def test_g20_anyone_tells_a_node_that_its_image_was_revoked(ground: Ground, tmp_path: Path) -> None:
+    await ground.attest(await ground.binding())
+    words = tmp_path / "payer.mnemonic"
+    await ground.control.faucet(Wallet.create(words).account, 2 * TON)
+    profile = tmp_path / "network.toml"
+    endpoints = json.dumps(list(ground.devnet.endpoints.toncenter))
+    profile.write_text(f'name = "here"\nglobal_id = {GLOBAL_ID}\ntoncenter = {endpoints}\n')
+    told: list[str] = []
+    noted: list[str] = []
+
+    async def tell(node: bytes, wallet_file: Path | None) -> bool:
+        registry = ground.desired.registry
+        return await attest_sync.tell_node(
+            str(profile), registry, node, wallet_file=wallet_file, tell=told.append, note=noted.append
+        )
+
+    assert await tell(ground.node, words)
+    assert json.loads(told[-1]) | {"attested_until": 0} == {
+        "node": ground.node.hex(),
+        "faults": [],
+        "sent": False,
+        "attested_until": 0,
+        "acked_only": False,
+    }
+    before = await ground.state()
+    assert before.measurement is not None
+    revoked = Outgoing(ground.desired.registry, TON, revoke_image(before.measurement, compromised=True))
+    await (await ground.governor.send(ground.chain, [revoked])).landed(ground.chain)
+
+    async def known() -> bool | None:
+        assert await tell(ground.node, None)
+        return True if json.loads(told[-1])["due"] else None
+
+    await until(known, what="the revocation", timeout_seconds=20)
+    assert await tell(ground.node, words)
+    said, after = json.loads(told[-1]), await ground.state()
+    assert said["sent"] and said["acked_only"] and "compromised" in said["faults"][0]
+    assert after.acked_only and after.attested_until < before.attested_until
+    assert not await tell(ground.operator.account, words)
+    assert "no node of this registry" in noted[-1]
 
 
 async def test_g18_a_keeper_of_a_hardware_network_says_what_it_needs() -> None:

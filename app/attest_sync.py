@@ -1,0 +1,91 @@
+"""`cocoon attest sync`: where a node stands with the verifier today, and telling the node so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from attestation.onchain.messages import sync
+from attestation.standings import Standings
+from attestation.verifier import NotAttested
+from chain.api import Chain, ChainError, Status
+from chain.config import connect, load_network
+from chain.outgoing import Outgoing
+from chain.wait import WaitTimeout, until
+from chain.wallet import Wallet
+from protocol.siblings import may_be_child
+from wrappers.cells import CellError
+from wrappers.code import Contract, rare_program
+from wrappers.node import NodeState
+from wrappers.registry import Kind, child_address
+
+SYNC_NANO = 250_000_000
+"""Pays the verifier, the way and the node's worst case of 32 retired keys; the rest stays in the node's gas reserve."""
+SHOWN_SECONDS = 60.0
+TROUBLE = (NotAttested, ChainError, WaitTimeout)
+
+
+async def tell_node(
+    network: str,
+    registry: bytes,
+    node: bytes,
+    *,
+    wallet_file: Path | None,
+    tell: Callable[[str], None],
+    note: Callable[[str], None],
+) -> bool:
+    """Say in a JSON line where the node stands; send `sync` where a wallet is given and it stands badly. False: failed.
+
+    Raises ConfigError, MnemonicError, ValueError.
+    """
+    wallet = Wallet.from_mnemonic_file(wallet_file) if wallet_file is not None else None
+    chain = connect(load_network(network))
+    try:
+        state = await _node(chain, registry, node)
+        faults = await Standings(chain).faults(node, state)
+        now = (await chain.head()).now
+        due = bool(faults) and (now <= state.attested_until or not state.acked_only)
+        sent = False
+        if due and wallet is not None and state.measurement is not None and state.platform is not None:
+            body = sync(node, state.measurement, state.platform, rare_program(Contract.NODE))
+            landed = await wallet.send(chain, [Outgoing(state.attestation, SYNC_NANO, body)])
+            await landed.landed(chain)
+
+            async def heard() -> NodeState | None:
+                found = await _node(chain, registry, node)
+                ended = found.attested_until < state.attested_until or (found.acked_only and not state.acked_only)
+                return found if ended or now > state.attested_until else None
+
+            state = await until(heard, what="the node to hear it", timeout_seconds=SHOWN_SECONDS)
+            sent = True
+        said = {
+            "node": node.hex(),
+            "faults": list(faults),
+            "sent" if wallet is not None else "due": sent if wallet is not None else due,
+            "attested_until": state.attested_until,
+            "acked_only": state.acked_only,
+        }
+        tell(json.dumps(said))
+        return True
+    except TROUBLE as error:
+        note(f"error: {error}")
+        return False
+    finally:
+        await chain.close()
+
+
+async def _node(chain: Chain, registry: bytes, account: bytes) -> NodeState:
+    found = await chain.account(account)
+    data = found.data
+    try:
+        if found.status is not Status.ACTIVE or data is None or not may_be_child(data, Kind.NODE, account, registry):
+            raise CellError("it is none of this registry's accounts")
+        state = NodeState.from_cell(data)
+        if state is None or account != child_address(registry, Kind.NODE, state.owner, state.index):
+            raise CellError("it was not born there")
+    except CellError as error:
+        raise NotAttested(
+            f"{account.hex()} is no node of this registry: {error}; correct NODE or --registry"
+        ) from error
+    return state
