@@ -369,7 +369,7 @@ async def _start(folder: Path, supervisor: Supervisor, wires: Wires) -> Net:
     await net.start_relayer()
     node = await network.open_node()
     net.node = child_address(network.registry, Kind.NODE, node.state.owner, node.state.index)
-    net.parties |= {net.node, network.registry, network.desired.attestation}
+    net.parties |= {net.node, network.registry, network.desired.attestation, network.desired.court}
     with home.agent_config.open("a", encoding="utf-8") as file:
         file.write(f'[direct]\nlisten = "127.0.0.1:{direct_port}"\n')
     await net.start_worker()
@@ -377,7 +377,7 @@ async def _start(folder: Path, supervisor: Supervisor, wires: Wires) -> Net:
     return net
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def net(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Net]:
     folder = tmp_path_factory.mktemp("network")
     supervisor = Supervisor(folder / "logs")

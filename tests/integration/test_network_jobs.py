@@ -41,7 +41,6 @@ def batch(*lines: dict[str, Any]) -> bytes:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def client(net: Any) -> Any:
     async with net.client("jobs", allotted_nano=0) as client:
-        net.parties.add(net.network.desired.court)
         JOBS.clear()
         yield client
 

@@ -113,9 +113,13 @@ def files_in(*folders: Path) -> dict[str, bytes]:
 
 
 def unmasked(octets: bytes) -> bytes:
-    """Payloads of the WebSocket frames that a client sent: they are masked on the wire, which hides nothing."""
+    """Payloads of the WebSocket frames that a client sent: they are masked on the wire, which hides nothing.
+
+    Plain HTTP, which agents use for jobs, as it is.
+    """
     head, _, rest = octets.partition(b"\r\n\r\n")
-    assert b"Upgrade: websocket" in head
+    if b"Upgrade: websocket" not in head:
+        return octets
     found, at = [], 0
     while at + 6 <= len(rest):
         length, at = rest[at + 1] & 0x7F, at + 2

@@ -437,8 +437,8 @@ async def test_the_agent_takes_collateral_for_its_own_machine(tmp_path: Path, mi
         await taken(EVIDENCE, source, NOW + 31 * DAY)
     with pytest.raises(NotAttested, match="collateral_url"):
         await taken(EVIDENCE, None)
-    with pytest.raises(NotAttested, match="SEV-SNP"):
-        await taken(REPORT, CollateralSource("https://kds.example", tmp_path, Kds(Mirror())))
+    amd = CollateralSource("https://kds.example", tmp_path, Kds(Mirror()))
+    assert isinstance(await taken(REPORT, amd), AmdCollateral)
 
 
 def test_the_agent_has_one_origin_of_collateral(tmp_path: Path) -> None:
