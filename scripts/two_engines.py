@@ -15,7 +15,7 @@ from scripts.engines.replay import ROOT, Comparison, ReplayError, replay, why_no
 
 TESTS = "tests/contracts"
 # They compile, or run the second engine themselves: nothing of theirs is left to compare.
-# The two random machines make tens of thousands of transactions of the same kinds: they would double the time of every landing.
+# The random machines make tens of thousands of transactions of the same kinds: too long for every landing.
 NOT_RECORDED = ("test_compile.py", "test_two_engines.py", "test_machine.py", "test_audit_market.py")
 # Below this the comparison would be of nearly nothing, whatever it says.
 FEWEST = 3_000
