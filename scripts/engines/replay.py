@@ -32,7 +32,7 @@ class Comparison:
     engine: str
     """Commit of the second emulator, as it says itself."""
     compared: Counter[str] = field(default_factory=Counter)
-    """By kind: `transaction`, `refused` (external message not accepted), `get`."""
+    """By kind: `transaction`, `refused` (external message not accepted), `get`; `too_deep` were not compared."""
     differences: list[str] = field(default_factory=list)
 
 
@@ -77,6 +77,8 @@ def judge(run: dict[str, Any], answer: dict[str, Any]) -> tuple[str, str | None]
         left = answer.get("stack", []) if answer.get("exit_code") in (0, 1) else []
         theirs = (answer.get("exit_code"), answer.get("gas"), comparable(left))
         return "get", None if ours == theirs else f"{ours} here, {theirs} there {answer.get('error', '')}".rstrip()
+    if "too_deep" in answer:
+        return "too_deep", None
     if "refused_with" in expected:
         if "transaction" in answer:
             return "refused", f"not accepted here ({expected['refused_with']}), accepted there"

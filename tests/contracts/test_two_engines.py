@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from pytoniq_core import begin_cell
 from devnet.ledger import Ledger, Rejected
 from scripts.compile import assemble
 from scripts.engines.recorder import Recording, recording
-from scripts.engines.replay import judge, replay, why_not_here
+from scripts.engines.replay import Comparison, judge, replay, why_not_here
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World
+from scripts.two_engines import FEWEST, MOST_TOO_DEEP, report
 from wrappers.cells import EMPTY, from_boc
 from wrappers.node import ClaimEntry
 
@@ -69,6 +71,25 @@ def test_an_opcode_of_tvm_12_tells_the_engines_apart(tmp_path: Path) -> None:
     comparison = replay(path)
     assert len(comparison.differences) >= 1
     assert "exit code 6" in comparison.differences[0] and "exit code 0" in comparison.differences[0]
+
+
+@with_both
+def test_a_message_too_deep_for_the_second_engine_is_counted_and_spoils_nothing(tmp_path: Path) -> None:
+    ledger, path, deep = Ledger(), tmp_path / "runs.jsonl", EMPTY
+    for _ in range(400):
+        deep = begin_cell().store_ref(deep).end_cell()
+    with recording(path):
+        for body in (deep, None):
+            ledger.send_internal(source=bytes(32), destination=b"\x11" * 32, value_nano=TON, body=body)
+    comparison = replay(path)
+    assert comparison.differences == []
+    assert comparison.compared["too_deep"] == 1 and comparison.compared["transaction"] >= 1
+
+
+def test_too_many_uncompared_messages_fail() -> None:
+    assert report(Comparison("one", Counter(transaction=FEWEST, too_deep=MOST_TOO_DEEP)))
+    assert not report(Comparison("one", Counter(transaction=FEWEST, too_deep=MOST_TOO_DEEP + 1)))
+    assert not report(Comparison("one", Counter(transaction=FEWEST - 1, too_deep=1)))
 
 
 def test_a_run_is_recorded_once(world: World, tmp_path: Path) -> None:
