@@ -21,7 +21,8 @@ from client.errors import PaymentFailed
 from client.store import Store
 from wrappers.cells import from_boc, to_boc
 from wrappers.errors import explain
-from wrappers.fees import PRICES, Fees
+from wrappers.fees import Fees
+from wrappers.prices import PRICES
 from wrappers.registry import Parameters
 
 MARGIN_NANO = 5_000_000

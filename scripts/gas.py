@@ -17,7 +17,7 @@ from devnet.trace import Trace
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, make_pair
 from wrappers import escrow, node
 from wrappers.code import Contract, code, living_code, size_of
-from wrappers.fees import Prices
+from wrappers.prices import Prices
 
 FEES_JSON = Path(__file__).parent.parent / "contracts" / "build" / "fees.json"
 YEAR = 31_536_000

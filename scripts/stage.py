@@ -28,8 +28,9 @@ from devnet.trace import Trace
 from wrappers import escrow, node, registry
 from wrappers.code import Contract, code, code_hash
 from wrappers.court import CourtState
-from wrappers.fees import Fees, Prices
+from wrappers.fees import Fees
 from wrappers.node import ClaimEntry, Entry
+from wrappers.prices import Prices
 from wrappers.registry import Kind, Parameters, Rebuilders, RegistryState
 from wrappers.rows import Fee, RowTerms, Shares
 from wrappers.signed import Claim, GenesisState, KeyConsent, Receipt, Release, Voucher, network_id, sign

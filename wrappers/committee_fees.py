@@ -3,38 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from wrappers.committee import CommitteeTerms
-from wrappers.fees import TEN_YEARS, Gas, Prices, Size
-
-YEAR = 31_536_000
-
-
-class CommitteeGas:
-    """Constants of contracts/committee/gas.fc, and `vouched` of attestation/gas.fc; a test compares them."""
-
-    PRESENTED: Final = 98000
-    LEAVE: Final = 105000
-    WITHDRAW_BOND: Final = 91000
-    CONTRADICTION: Final = 109000
-    ASK: Final = 37000
-    DRAW: Final = 180000
-    ANSWER: Final = 52000
-    CONCLUDE: Final = 34000
-    VOUCHED: Final = 30000
-
-
-class CommitteeSize:
-    """Sizes of the same files, in cells and bits."""
-
-    MEMBER_CELLS: Final = 16
-    MEMBER_BITS: Final = 4000
-    REQUEST_CELLS: Final = 180
-    REQUEST_BITS: Final = 40000
-    VOUCHED_BITS: Final = 1700
-    PLATFORM_CELLS: Final = 3
-    PLATFORM_BITS: Final = 1300
+from wrappers.gas import TEN_YEARS, YEAR, CommitteeGas, CommitteeSize, Gas, Size
+from wrappers.prices import Prices
 
 
 @dataclass(frozen=True, slots=True)

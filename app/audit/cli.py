@@ -23,7 +23,8 @@ from app.home import Home, Ports
 from chain.api import Chain, ChainError
 from chain.config import ConfigError, connect, load_network
 from wrappers.cells import account_of, address_of, to_boc
-from wrappers.fees import PRICES, Fees
+from wrappers.fees import Fees
+from wrappers.prices import PRICES
 from wrappers.registry import RegistryState
 from wrappers.signed import network_id
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from wrappers.fees import TEN_YEARS, Gas, Prices, Size
+from wrappers.gas import TEN_YEARS, Gas, Size
+from wrappers.prices import Prices
 
 ATTEST_GAS: Final = 117_500
 PLATFORM_CELLS: Final = 3

@@ -15,7 +15,7 @@ from wrappers import committee
 from wrappers.code import Contract, code
 from wrappers.committee import Ask, CommitteeState, CommitteeTerms, CommitteeVerdict, Presented, Request, document_cell
 from wrappers.committee_fees import CommitteeFees
-from wrappers.fees import Prices
+from wrappers.prices import Prices
 from wrappers.registry import Kind, child_address, genesis, singleton_address, singleton_state_init
 from wrappers.signed import GenesisState, network_id, sign
 

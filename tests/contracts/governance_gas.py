@@ -21,7 +21,7 @@ PLATFORMS, IMAGES, BARRED = 1500, 100, 100
 
 
 def measure() -> dict[str, int]:
-    """By the names of wrappers.fees.Gas."""
+    """By the names of wrappers.gas.Gas."""
     world = World(Ledger(), verifier=True)
     world.deploy()
     genesis = world.ledger.transactions[world.attestation][0].gas_used

@@ -12,7 +12,7 @@ from pytoniq_core import Cell
 from devnet.trace import Trace
 from scripts.stage import DAY, TON
 from wrappers import job
-from wrappers.fees import Gas
+from wrappers.gas import Gas
 
 
 def deepest(account: bytes) -> frozenset[bytes]:

@@ -18,9 +18,10 @@ from scripts.stage import HOUR, PARAMETERS, TERMS, TON, World, account_of_name, 
 from wrappers import court, escrow, node, registry
 from wrappers.code import Contract, code_hash
 from wrappers.escrow import EscrowState
-from wrappers.fees import Fees, Prices
+from wrappers.fees import Fees
 from wrappers.job import JobState
 from wrappers.node import Entry, NodeState
+from wrappers.prices import Prices
 from wrappers.registry import Kind, Rebuilders, child_address
 from wrappers.rows import Fee, RowTerms, Shares
 from wrappers.signed import KeyConsent, Release, Voucher, sign

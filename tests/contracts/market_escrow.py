@@ -10,7 +10,7 @@ from pytoniq_core import Slice, begin_cell
 from wrappers import node as node_wrapper
 from wrappers.code import Contract, rare_program
 from wrappers.escrow import EscrowConfig, EscrowState, FirstAllotment, NextKey
-from wrappers.fees import Gas
+from wrappers.gas import Gas
 from wrappers.ops import Op
 from wrappers.rows import ENDED, MAX_SHARES, NOBODY, KeyRow, Row, RowTerms, part
 from wrappers.signed import Release, Voucher, allotment_id, verify

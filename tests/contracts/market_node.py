@@ -8,7 +8,7 @@ from market_model import BAD_SIGNATURE, LOW_VALUE, NOT_ALLOWED, UNKNOWN_OP, Arri
 from pytoniq_core import Slice, begin_cell
 
 from wrappers.code import Contract, rare_program
-from wrappers.fees import TEN_YEARS, Gas, Size
+from wrappers.gas import TEN_YEARS, Gas, Size
 from wrappers.job import accepted
 from wrappers.node import NO_KEY, ClaimMessage, Entry, NodeConfig, NodeExtras, NodeState, RetiredKey, VerdictBody, batch
 from wrappers.node_rare import MAX_OFFERS

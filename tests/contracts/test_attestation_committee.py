@@ -15,11 +15,12 @@ from devnet.ledger import Snapshot
 from scripts.attest_stage import Outcome, Stage
 from scripts.stage import DAY, TON, account_of_name, key_of
 from wrappers.committee import Vouched
-from wrappers.committee_fees import CommitteeFees, CommitteeGas
+from wrappers.committee_fees import CommitteeFees
 from wrappers.errors import ContractError
-from wrappers.fees import Prices
+from wrappers.gas import CommitteeGas
 from wrappers.governance import allow_image, deny_platform, revoke_image
 from wrappers.ops import Op
+from wrappers.prices import Prices
 
 COMMITTEE, IMAGE, PLATFORM = account_of_name("committee"), b"\x31" * 32, b"\x32" * 32
 TIER = 3

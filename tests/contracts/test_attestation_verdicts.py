@@ -21,9 +21,9 @@ from attestation.witness import QuoteParts, attest_message
 from devnet.ledger import Ledger, Snapshot
 from scripts.attest_stage import TON, Outcome, Stage
 from wrappers.errors import ContractError
-from wrappers.fees import Prices
 from wrappers.governance import allow_image, deny_platform, free_platform, revoke_image, set_policy
 from wrappers.ops import Op
+from wrappers.prices import Prices
 
 
 @pytest.fixture(scope="module")

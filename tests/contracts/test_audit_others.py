@@ -16,8 +16,8 @@ from scripts.stage import HOUR, TON, Pair, World
 from tests.support.audit_world import facts_of
 from wrappers import job
 from wrappers.code import Contract, rare_program
-from wrappers.fees import PRICES
 from wrappers.job import Phase
+from wrappers.prices import PRICES
 
 
 @pytest.mark.parametrize("phase", list(Phase))

@@ -14,7 +14,7 @@ from scripts.stage import TON, public
 from wrappers import committee
 from wrappers.code import size_of
 from wrappers.committee import LEAVE_SECONDS, MAX_MEMBERS, MAX_REQUESTS, CommitteeVerdict
-from wrappers.committee_fees import CommitteeGas, CommitteeSize
+from wrappers.gas import CommitteeGas, CommitteeSize
 from wrappers.signed import sign
 
 ROOT = Path(contracts.__file__).parent

@@ -21,7 +21,7 @@ from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name,
 from wrappers import escrow, escrow_rare, node, node_rare, registry
 from wrappers.code import Contract, code, code_hash, size_of
 from wrappers.errors import ContractError
-from wrappers.fees import Gas, Size
+from wrappers.gas import Gas, Size
 from wrappers.ops import Op
 from wrappers.registry import Kind
 from wrappers.signed import Acceptance, KeyConsent, Notary, Terms, Voucher, job_id, sign

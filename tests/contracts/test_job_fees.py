@@ -14,7 +14,7 @@ from scripts.stage import DAY, TON
 from wrappers import job
 from wrappers.code import Contract, code, living_code, size_of
 from wrappers.errors import ContractError
-from wrappers.fees import Size
+from wrappers.gas import Size
 from wrappers.job import Phase
 
 

@@ -10,7 +10,7 @@ from test_fees import claim_receipt_body, settle_body
 from scripts.stage import DAY, NO_HASH, TON, Pair, World, public
 from wrappers import escrow_rare, node
 from wrappers.code import Contract, rare_program, size_of
-from wrappers.fees import Gas, Size
+from wrappers.gas import Gas, Size
 from wrappers.job import JobConfig
 
 

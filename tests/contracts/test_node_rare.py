@@ -17,7 +17,7 @@ from scripts.stage import DAY, TON, Pair, World, account_of_name, built_world, k
 from wrappers import node, node_rare, registry
 from wrappers.code import Contract, code_hash, rare_program
 from wrappers.errors import ContractError
-from wrappers.fees import Gas
+from wrappers.gas import Gas
 from wrappers.ops import Op
 from wrappers.signed import Acceptance, KeyConsent, Notary, Terms, job_id, sign
 

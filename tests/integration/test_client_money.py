@@ -36,8 +36,9 @@ from scripts.deploy.verifier import VerifierTerms
 from wrappers import escrow_rare
 from wrappers.cells import to_boc
 from wrappers.code import Contract, code_hash
-from wrappers.fees import PRICES, Fees
+from wrappers.fees import Fees
 from wrappers.node import NodeConfig, NodeState
+from wrappers.prices import PRICES
 from wrappers.registry import Kind, Parameters, child_address, open_node
 from wrappers.signed import Release, sign
 

@@ -162,7 +162,7 @@ async def test_g10_control_is_handed_over_in_two_steps_and_back(net: Any, operat
 async def test_g1_the_audit_still_holds_after_all_of_it(net: Any, operator: Operator) -> None:
     from app.audit.core.audit import audit
     from app.audit.gather import facts_of
-    from wrappers.fees import PRICES
+    from wrappers.prices import PRICES
 
     await (await operator.wallet().send(net.chain, [Outgoing(net.node, TON // 10, node_rare.collect())])).landed(
         net.chain

@@ -18,8 +18,8 @@ from chain.api import Status, Transaction
 from scripts.stage import TON, World
 from tests.support.audit_world import facts_of, market
 from wrappers.escrow import EscrowState
-from wrappers.fees import PRICES
 from wrappers.node import NodeState
+from wrappers.prices import PRICES
 from wrappers.rows import Row
 
 

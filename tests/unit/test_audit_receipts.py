@@ -20,9 +20,9 @@ from protocol.receipts import IssuedReceipt, SignedReceipt
 from scripts.stage import World, built_world, make_pair, public
 from tests.support.audit_world import facts_of
 from wrappers.cells import to_boc
-from wrappers.fees import PRICES
 from wrappers.node import ClaimEntry, receipts_root
 from wrappers.ops import Op
+from wrappers.prices import PRICES
 from wrappers.signed import InnerReceipt, Receipt, Terms, sign
 
 TERMS = Terms(b"\x41" * 32, 3 << 20, 1 << 20, 7 << 20, 11 << 20, 1000)

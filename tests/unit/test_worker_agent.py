@@ -42,8 +42,8 @@ from worker.link import (
     encode,
 )
 from wrappers.escrow import EscrowState, NextKey
-from wrappers.fees import Prices
 from wrappers.node import NodeExtras, NodeState
+from wrappers.prices import Prices
 from wrappers.rows import KeyRow, Row, RowTerms
 from wrappers.signed import Voucher, allotment_id, sign
 

@@ -22,9 +22,10 @@ from worker.agent.store import Account, Store
 from worker.agent.view import ChainView, NodeMissing, NodeView
 from wrappers.code import Contract, code_hash
 from wrappers.committee import LEAVE_SECONDS, CommitteeState, leave, withdraw_bond
-from wrappers.fees import PRICES, Fees
+from wrappers.fees import Fees
 from wrappers.node import NodeConfig
 from wrappers.node_rare import collect, present, unbond, withdraw_stake
+from wrappers.prices import PRICES
 from wrappers.registry import Kind, Parameters, RegistryState, child_address, open_node
 
 OPENING_COSTS_NANO = 300_000_000

@@ -16,8 +16,8 @@ from wrappers.code import Contract, code, living_code
 from wrappers.committee import CommitteeState
 from wrappers.court import CourtState
 from wrappers.escrow import EscrowState
-from wrappers.fees import Prices
 from wrappers.node import NodeState
+from wrappers.prices import Prices
 from wrappers.registry import Kind as ChildKind
 from wrappers.registry import RegistryState, child_address
 

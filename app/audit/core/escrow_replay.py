@@ -14,9 +14,10 @@ from app.audit.core.history import brought, gas_price, phases, spent
 from app.audit.core.messages import op_of, payment, succeeded
 from chain.api import Transaction
 from wrappers.escrow import EscrowConfig, FirstAllotment
-from wrappers.fees import TEN_YEARS, Gas, Prices, Size
+from wrappers.gas import TEN_YEARS, Gas, Size
 from wrappers.node import Entry
 from wrappers.ops import Op
+from wrappers.prices import Prices
 from wrappers.rows import ENDED, KeyRow, RowTerms, part
 
 
