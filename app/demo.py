@@ -32,7 +32,7 @@ from scripts.deploy.cli import nano
 from scripts.deploy.plan import PlanError
 from worker.agent.operations import OperationRefused
 from wrappers.cells import CellError
-from wrappers.node import ClaimMessage, receipts_root
+from wrappers.claims import ClaimMessage, receipts_root
 from wrappers.registry import Kind, child_address
 
 PROMPT = "In one short paragraph: why is the sky blue?"

@@ -19,7 +19,8 @@ from attestation.policy import MAINNET_GLOBAL_ID, AllowedImage, Policy, Technolo
 from attestation.snp.collateral import AmdCollateral
 from attestation.snp.report import parse as parse_report
 from attestation.verify import Block, Expected, Verdict, verify
-from wrappers.committee import Question, document_bytes
+from wrappers.committee import Question
+from wrappers.documents import document_bytes
 
 
 class NotAnswerable(ValueError):

@@ -16,7 +16,8 @@ from protocol.opening import Endpoint, Opening
 from protocol.pricing import Stop
 from protocol.sealing import SealedRequest, SealingKeyPair, seal
 from protocol.stream import ResponseReader, ResponseWriter
-from wrappers.signed import InnerReceipt, Terms, allotment_id
+from wrappers.receipts import InnerReceipt, Terms
+from wrappers.signed import allotment_id
 
 NETWORK, ESCROW, NODE, NODE_ID, REQUEST, SECRET = (bytes([i]) * 32 for i in range(1, 7))
 TOKENS = 2000

@@ -18,7 +18,8 @@ from client.trust import NetworkFacts, effective
 from protocol.commitments import ResponseCommitment, inner_salt, request_commitment
 from protocol.errors import PeerFault
 from protocol.receipts import Expectation, IssuedReceipt, check_issued
-from wrappers.signed import Terms, allotment_id, node_id
+from wrappers.receipts import Terms
+from wrappers.signed import allotment_id, node_id
 
 
 @dataclass(frozen=True, slots=True)

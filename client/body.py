@@ -15,7 +15,7 @@ from client.errors import BadRequest
 from protocol import strict_json
 from protocol.opening import MAX_BODY_BYTES, Endpoint
 from protocol.pricing import maximum
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 DEFAULT_COMPLETION_TOKENS = 512
 TEMPLATE_TOKENS = 256

@@ -19,7 +19,7 @@ from protocol.job_link import Entry
 from protocol.terms import read_terms, terms_to_bytes
 from wrappers.cells import from_boc, to_boc
 from wrappers.job import JobConfig, JobSpec, Outcome
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 
 @unique

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from protocol.receipts import IssuedReceipt
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,9 @@ from client.upkeep import Upkeep
 from protocol.account import MAX_REQUEST_SECONDS
 from protocol.receipts import SignedReceipt
 from wrappers.escrow import EscrowState
+from wrappers.receipts import Terms
 from wrappers.rows import Row
-from wrappers.signed import Terms, verify
+from wrappers.signed import verify
 
 __all__ = [
     "Balance",

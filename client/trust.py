@@ -16,7 +16,7 @@ from attestation.verify import Block, Expected, Verdict, verify
 from protocol.errors import PeerFault
 from protocol.offer import AnnouncedKey, ModelOffer, NodeOffer
 from wrappers.node import NodeState
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from typing import Self
 from protocol.errors import Code, Equivocation, OurFault, ReceiptFault
 from protocol.frames import MAX_MISSED, Refusal
 from protocol.receipts import Expectation, IssuedReceipt, check_issued
-from wrappers.signed import MAX_AMOUNT_NANO, Terms, Voucher
+from wrappers.receipts import Terms, Voucher
+from wrappers.signed import MAX_AMOUNT_NANO
 
 NO_RECEIPT = bytes(32)
 MAX_REQUEST_SECONDS = 3600

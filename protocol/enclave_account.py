@@ -11,7 +11,8 @@ from protocol.errors import Code, OurFault, ReceiptFault, WireError
 from protocol.frames import MAX_MISSED, Refusal
 from protocol.pricing import charge
 from protocol.receipts import IssuedReceipt, SignedReceipt, usage_of
-from wrappers.signed import InnerReceipt, Receipt, Terms, Voucher, sign
+from wrappers.receipts import InnerReceipt, Receipt, Terms, Voucher
+from wrappers.signed import sign
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from protocol.receipts import inner_from_bytes, inner_to_bytes, usage_of
 from protocol.sealing import WRAP_OVERHEAD, SealingKeyPair, public_key_hash, wrap
 from protocol.terms import TERMS_BYTES, read_terms, terms_to_bytes
 from wrappers.job import MAX_NODES, JobSpec, Outcome
-from wrappers.signed import InnerReceipt, Terms
+from wrappers.receipts import InnerReceipt, Terms
 
 MAX_BODY_BYTES = 16 << 20
 """Of the JSONL that a client may seal."""

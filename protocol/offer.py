@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from protocol import strict_json
 from protocol.errors import Malformed, NotAuthentic, OurFault, Peer
 from protocol.sealing import PUBLIC_KEY_BYTES, SealingKeyPair, public_key_hash
-from wrappers.signed import SealingKey, Terms, node_id, sign, verify
+from wrappers.receipts import Terms
+from wrappers.signed import SealingKey, node_id, sign, verify
 
 MAX_OFFER_BYTES = 2 << 20
 MAX_SEALING_KEYS = 8

@@ -9,7 +9,7 @@ from typing import Self
 from protocol.codec import Reader, fixed, uint
 from protocol.errors import Malformed, OurFault, Peer
 from protocol.terms import TERMS_BYTES, read_terms, terms_to_bytes
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 _VERSION = 1
 _PADDED = 1

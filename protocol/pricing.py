@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import IntEnum, unique
 
 from protocol.errors import OurFault
-from wrappers.signed import MAX_AMOUNT_NANO, Terms
+from wrappers.receipts import Terms
+from wrappers.signed import MAX_AMOUNT_NANO
 
 TOKENS_PER_PRICE = 1 << 20
 MAX_TOKENS = (1 << 32) - 1

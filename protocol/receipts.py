@@ -12,7 +12,8 @@ from typing import Self
 from protocol.codec import Reader, fixed, uint
 from protocol.errors import Malformed, NotAuthentic, OurFault, Peer, ReceiptFault
 from protocol.pricing import Stop, Usage, charge
-from wrappers.signed import InnerReceipt, Receipt, Terms, verify
+from wrappers.receipts import InnerReceipt, Receipt, Terms
+from wrappers.signed import verify
 
 SIGNED_RECEIPT_BYTES = 244
 INNER_RECEIPT_BYTES = 177

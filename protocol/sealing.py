@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from protocol.codec import Reader, fixed, uint
 from protocol.errors import Malformed, NotAuthentic, OurFault, Peer, VoucherFault
 from protocol.opening import MAX_OPENING_BYTES, Opening
-from wrappers.signed import Voucher, allotment_id, sign, verify
+from wrappers.receipts import Voucher
+from wrappers.signed import allotment_id, sign, verify
 
 _MLKEM_BYTES = 1184
 _X25519_BYTES = 32

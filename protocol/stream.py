@@ -32,7 +32,7 @@ from protocol.frames import FINISHED, Frame, FrameParser, FrameType, Head, Phase
 from protocol.opening import DEFAULT_QUANTUM_BYTES, MAX_QUANTUM_BYTES
 from protocol.receipts import SignedReceipt, inner_from_bytes, inner_to_bytes
 from protocol.sealing import ENC_BYTES
-from wrappers.signed import InnerReceipt
+from wrappers.receipts import InnerReceipt
 
 MAX_CHUNK_BYTES = 16_384
 _MAX_SEALED_BYTES = 48 << 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol.codec import Reader, fixed, uint
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 TERMS_BYTES = 72
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from devnet.ledger import Ledger
 from devnet.trace import Trace
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, make_pair
-from wrappers import escrow, node
+from wrappers import claims, escrow
 from wrappers.code import Contract, code, living_code, size_of
 from wrappers.prices import Prices
 
@@ -102,7 +102,7 @@ def settle_each_of_100(world: World, pair: Pair) -> Cost:
     world.send(world.operator, pair.node, 3 * TON, None)
     for turn in (1, 2):
         entries = [
-            node.ClaimEntry(account, world.entry(account, pair.node, turn * 1_000, seq=turn), NO_HASH)
+            claims.ClaimEntry(account, world.entry(account, pair.node, turn * 1_000, seq=turn), NO_HASH)
             for account in accounts
         ]
         # The reserve for a hundred settlements is above the forwarding threshold: the first turn sends it on.

@@ -25,15 +25,16 @@ from chain.outgoing import Outgoing
 from chain.wallet import Wallet, external_message
 from devnet.ledger import Ledger
 from devnet.trace import Trace
-from wrappers import escrow, node, registry
+from wrappers import claims, escrow, node, registry, verdicts
+from wrappers.claims import ClaimEntry, Entry
 from wrappers.code import Contract, code, code_hash
 from wrappers.court import CourtState
 from wrappers.fees import Fees
-from wrappers.node import ClaimEntry, Entry
 from wrappers.prices import Prices
+from wrappers.receipts import Receipt, Voucher
 from wrappers.registry import Kind, Parameters, Rebuilders, RegistryState
 from wrappers.rows import Fee, RowTerms, Shares
-from wrappers.signed import Claim, GenesisState, KeyConsent, Receipt, Release, Voucher, network_id, sign
+from wrappers.signed import Claim, GenesisState, KeyConsent, Release, network_id, sign
 
 TON = 1_000_000_000
 HOUR = 3600
@@ -208,9 +209,9 @@ class World:
         fee = Fee(self.parameters.fee, self.treasury) if self.parameters.fee else None
         return Shares(1000, 500, account_of_name("relayer"), account_of_name("royalty"), fee)
 
-    def verdict(self, account: bytes, key: Ed25519PrivateKey | None = None, **changes: int) -> node.VerdictBody:
+    def verdict(self, account: bytes, key: Ed25519PrivateKey | None = None, **changes: int) -> verdicts.VerdictBody:
         state = self.node(account)
-        return node.VerdictBody(
+        return verdicts.VerdictBody(
             changes.get("epoch", state.epoch),
             public(key or self.enclave_key),
             changes.get("attested_until", self.ledger.now + DAY),
@@ -226,7 +227,7 @@ class World:
     def attest(self, account: bytes, key: Ed25519PrivateKey | None = None, **changes: int) -> Trace:
         """Attests a key for a node: by a quote sent to the verifier, or as the account that stands for it."""
         if not self.verifier:
-            body = node.verdict(self.verdict(account, key, **changes), self.consent(account, key))
+            body = verdicts.verdict(self.verdict(account, key, **changes), self.consent(account, key))
             return self.tell(self.attestation, account, self.fees.verdict(), body)
         assert not changes, "the verifier says what a verdict holds"
         block = self.ledger.prev_blocks.hundreds[0]
@@ -304,12 +305,12 @@ class World:
         seqno = changes.get("seqno", state.seqno)
         valid_until = changes.get("valid_until", self.ledger.now + 60)
         tokens = changes.get("tokens", state.tokens + 100)
-        entries_cell, roots_cell = node.batch(entries)
+        entries_cell, roots_cell = claims.batch(entries)
         signed = Claim(
             state.node_id, seqno, valid_until, len(entries), tokens, bytes(entries_cell.hash), bytes(roots_cell.hash)
         )
         signature = sign(signed, key or self.enclave_key)
-        return node.claim_message(account, signature, seqno, valid_until, tokens, entries)
+        return claims.claim_message(account, signature, seqno, valid_until, tokens, entries)
 
     def claim(self, account: bytes, entries: Sequence[ClaimEntry], *, tokens: int | None = None) -> Trace:
         changes = {} if tokens is None else {"tokens": tokens}

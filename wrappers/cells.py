@@ -6,7 +6,9 @@ minute): everything that serializes goes through `to_boc`, which visits each cel
 
 from __future__ import annotations
 
-from pytoniq_core import Address, Builder, Cell, begin_cell
+from enum import IntEnum
+
+from pytoniq_core import Address, Builder, Cell, Slice, begin_cell
 
 MAX_BOC_BYTES = 1 << 20
 _MAGIC = bytes.fromhex("b5ee9c72")
@@ -89,6 +91,20 @@ def account_of(address: Address | str) -> bytes:
     if parsed.wc != 0:
         raise CellError(f"address {parsed.to_str()} is in workchain {parsed.wc}; Cocoon lives in workchain 0")
     return bytes(parsed.hash_part)
+
+
+def open_tagged(cell: Cell, tag: IntEnum) -> Slice:
+    """What follows the 32-bit `tag` that a signed structure begins with. Raises CellError for another tag."""
+    slice_ = cell.begin_parse()
+    if cell.type_ != -1 or len(cell.bits) < 32 or slice_.load_uint(32) != tag:
+        raise CellError(f"not a {tag.name.lower()}: wrong tag")
+    return slice_
+
+
+def nothing_left(slice_: Slice, what: str) -> None:
+    """Raises CellError when something follows what was read."""
+    if slice_.remaining_bits or slice_.remaining_refs:
+        raise CellError(f"{what} has {slice_.remaining_bits} bits and {slice_.remaining_refs} refs too many")
 
 
 EMPTY = begin_cell().end_cell()

@@ -1,4 +1,4 @@
-"""The committee: its state, questions and answers, its messages. Amounts nanoTON, times unix seconds."""
+"""The committee: its terms and state, and the question its members judge. Amounts nanoTON, times unix seconds."""
 
 from __future__ import annotations
 
@@ -11,44 +11,14 @@ from pytoniq_core import Cell, HashMap, Slice, begin_cell
 
 from wrappers.cells import CellError
 from wrappers.dicts import load_ids
-from wrappers.ops import Op, Tag
+from wrappers.ops import Tag
+from wrappers.verdicts import identity_cell
 
 LEAVE_SECONDS = 1_209_600
 DRAW_SECONDS = 10_800
 LONGEST_VERDICT_SECONDS = 604_800
 MAX_MEMBERS = 64
 MAX_REQUESTS = 32
-MAX_DOCUMENT_BYTES = 48 * 1024
-"""In cells of 127 bytes: no message may be deeper than 512 cells."""
-_PIECE_BYTES = 127
-
-
-def document_cell(data: bytes) -> Cell:
-    """Bytes as a chain of cells, how evidence and collateral travel in `ask`. Its hash names them."""
-    pieces = [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)] or [b""]
-    cell: Cell | None = None
-    for piece in reversed(pieces):
-        builder = begin_cell().store_bytes(piece)
-        cell = builder.store_ref(cell).end_cell() if cell is not None else builder.end_cell()
-    assert cell is not None
-    return cell
-
-
-def document_bytes(cell: Cell) -> bytes:
-    """The bytes of such a chain. Raises CellError for any other cell, and above MAX_DOCUMENT_BYTES."""
-    parts: list[bytes] = []
-    total = 0
-    next_: Cell | None = cell
-    while next_ is not None:
-        if next_.type_ != -1 or len(next_.bits) % 8 or len(next_.refs) > 1 or (next_.refs and not len(next_.bits)):
-            raise CellError("not a chain of bytes")
-        part = next_.begin_parse().load_bytes(len(next_.bits) // 8)
-        total += len(part)
-        if total > MAX_DOCUMENT_BYTES:
-            raise CellError(f"a document of more than {MAX_DOCUMENT_BYTES} bytes")
-        parts.append(part)
-        next_ = next_.refs[0] if next_.refs else None
-    return b"".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +82,7 @@ class Question:
         moment = begin_cell().store_uint(self.asked_at, 32).store_uint(self.block_seqno, 32)
         cell = begin_cell().store_uint(Tag.QUESTION, 32).store_bytes(self.network).store_bytes(self.node)
         cell.store_uint(self.epoch, 64).store_bytes(self.key).store_uint(self.attested_until, 32)
-        cell.store_ref(_identity(self.measurement, self.platform)).store_ref(hashes.end_cell())
+        cell.store_ref(identity_cell(self.measurement, self.platform)).store_ref(hashes.end_cell())
         return cell.store_ref(moment.store_bytes(self.block_root_hash).end_cell()).end_cell()
 
     @classmethod
@@ -147,13 +117,6 @@ class CommitteeVerdict:
     def to_cell(self) -> Cell:
         cell = begin_cell().store_uint(Tag.COMMITTEE_VERDICT, 32).store_bytes(self.question)
         return cell.store_uint(int(self.accepted), 8).end_cell()
-
-
-def _identity(measurement: bytes, platform: bytes) -> Cell:
-    return begin_cell().store_bytes(measurement).store_bytes(platform).end_cell()
-
-
-# ---------------------------------------------------------------------------------------------------- state
 
 
 class Vote(IntEnum):
@@ -259,131 +222,3 @@ def slots_of(pool: Cell | None) -> list[bytes]:
         return []
     found = HashMap.parse(pool.begin_parse(), 8, value_deserializer=lambda s: s.load_bytes(32)) or {}
     return [found[key] for key in sorted(found)]
-
-
-# ---------------------------------------------------------------------------------------------------- messages
-
-
-@dataclass(frozen=True, slots=True)
-class Presented:
-    """What a node tells a committee of itself. TL-B: presented, PresentedMore."""
-
-    owner: bytes
-    index: int
-    key: bytes
-    tier: int
-    attested_until: int
-    platform: bytes
-    payout: bytes
-
-    def to_cell(self) -> Cell:
-        more = begin_cell().store_bytes(self.platform).store_bytes(self.payout).end_cell()
-        cell = begin_cell().store_uint(Op.PRESENTED, 32).store_bytes(self.owner).store_uint(self.index, 32)
-        cell.store_bytes(self.key).store_uint(self.tier, 8).store_uint(self.attested_until, 32)
-        return cell.store_ref(more).end_cell()
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request with all that members judge. TL-B: ask."""
-
-    node: bytes
-    epoch: int
-    key: bytes
-    attested_until: int
-    block_seqno: int
-    measurement: bytes
-    platform: bytes
-    evidence: Cell
-    """`document_cell` of the evidence's JSON."""
-    collateral: Cell
-    consent: bytes | None = None
-    """Of the node's release key, where the node serves with another key now."""
-
-    def to_cell(self) -> Cell:
-        cell = begin_cell().store_uint(Op.ASK, 32).store_bytes(self.node).store_uint(self.epoch, 64)
-        cell.store_bytes(self.key).store_uint(self.attested_until, 32).store_uint(self.block_seqno, 32)
-        cell.store_ref(_identity(self.measurement, self.platform)).store_ref(self.evidence).store_ref(self.collateral)
-        return cell.store_maybe_ref(_signature(self.consent) if self.consent is not None else None).end_cell()
-
-    @classmethod
-    def from_cell(cls, cell: Cell) -> Self:
-        """Raises CellError for any other message: anybody may send the committee anything."""
-        try:
-            return cls._from_cell(cell)
-        except CellError:
-            raise
-        except Exception as error:  # pytoniq-core raises many unrelated types on malformed input
-            raise CellError(f"not a request to a committee: {error}") from error
-
-    @classmethod
-    def _from_cell(cls, cell: Cell) -> Self:
-        s = cell.begin_parse()
-        if len(cell.bits) != 673 or len(cell.refs) < 3 or s.load_uint(32) != Op.ASK:
-            raise CellError("not a request to a committee")
-        head = s.load_bytes(32), s.load_uint(64), s.load_bytes(32), s.load_uint(32), s.load_uint(32)
-        identity = s.load_ref().begin_parse()
-        consent: Cell | None
-        evidence, collateral, consent = s.load_ref(), s.load_ref(), s.load_maybe_ref()
-        signature = consent.begin_parse().load_bytes(64) if consent is not None else None
-        return cls(*head, identity.load_bytes(32), identity.load_bytes(32), evidence, collateral, signature)
-
-
-def _signature(signature: bytes) -> Cell:
-    return begin_cell().store_bytes(signature).end_cell()
-
-
-def _about(op: Op, account: bytes) -> Cell:
-    return begin_cell().store_uint(op, 32).store_bytes(account).end_cell()
-
-
-def draw(node: bytes) -> Cell:
-    """Body from anyone, once the block `Request.draw_at` is there."""
-    return _about(Op.DRAW, node)
-
-
-def answer(node: bytes, owner: bytes, accepted: bool, signature: bytes) -> Cell:
-    """Body from anyone, with a drawn member's signature over its CommitteeVerdict."""
-    cell = begin_cell().store_uint(Op.ANSWER, 32).store_bytes(node).store_bytes(owner).store_bit(int(accepted))
-    return cell.store_ref(_signature(signature)).end_cell()
-
-
-def conclude(node: bytes) -> Cell:
-    """Body from anyone, after `Request.deadline`."""
-    return _about(Op.CONCLUDE, node)
-
-
-def leave(owner: bytes) -> Cell:
-    """Body from the owner or the payout address; from anyone when the member's verdict has ended."""
-    return _about(Op.LEAVE, owner)
-
-
-def withdraw_bond(owner: bytes) -> Cell:
-    """Body from anyone, LEAVE_SECONDS after leaving."""
-    return _about(Op.WITHDRAW_BOND, owner)
-
-
-def contradiction(owner: bytes, question: bytes, key: bytes, yes: bytes, no: bytes) -> Cell:
-    """Body from anyone: `key`'s signatures over both verdicts on one question."""
-    cell = begin_cell().store_uint(Op.CONTRADICTION, 32).store_bytes(owner).store_bytes(question).store_bytes(key)
-    return cell.store_ref(_signature(yes)).store_ref(_signature(no)).end_cell()
-
-
-@dataclass(frozen=True, slots=True)
-class Vouched:
-    """What a committee tells the verifier. TL-B: vouched."""
-
-    node: bytes
-    epoch: int
-    key: bytes
-    attested_until: int
-    block_seqno: int
-    measurement: bytes
-    platform: bytes
-    consent: bytes | None = None
-
-    def to_cell(self) -> Cell:
-        cell = begin_cell().store_uint(Op.VOUCHED, 32).store_bytes(self.node).store_uint(self.epoch, 64)
-        cell.store_bytes(self.key).store_uint(self.attested_until, 32).store_uint(self.block_seqno, 32)
-        cell.store_ref(_identity(self.measurement, self.platform))
-        return cell.store_maybe_ref(_signature(self.consent) if self.consent is not None else None).end_cell()

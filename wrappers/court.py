@@ -10,7 +10,7 @@ from pytoniq_core import Builder, Cell, HashMap, begin_cell
 
 from wrappers.cells import CellError
 from wrappers.ops import Op
-from wrappers.signed import InnerReceipt, Receipt, Terms
+from wrappers.receipts import InnerReceipt, Receipt, Terms
 
 _PRUNED, _MERKLE_PROOF = 1, 3
 WHOLE_STAKE = 0

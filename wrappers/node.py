@@ -1,23 +1,22 @@
-"""A node, one machine: its state, and every message it takes."""
+"""A node, one machine: what its owner chose, its state, and the payment it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from pytoniq_core import Builder, Cell, HashMap, Slice, begin_cell
+from pytoniq_core import Builder, Cell, Slice, begin_cell
 
-from wrappers.cells import CellError, address_of
+from wrappers.cells import CellError
 from wrappers.dicts import ids_cell, load_ids
 from wrappers.ops import Op
-from wrappers.signed import Receipt, Terms, node_id
+from wrappers.receipts import Terms
+from wrappers.signed import node_id
+from wrappers.verdicts import identity_cell
 
 NO_KEY = bytes(32)
 STUB_BITS = 552
-MAX_CLAIM_ENTRIES = 200
-MAX_CLAIM_SECONDS = 120
-"""A claim's `valid_until` lies at most this far in the future when it lands."""
 MAX_RETIRED_KEYS = 32
 
 
@@ -85,38 +84,6 @@ class NodeConfig:
         return cls(controller, payout, release_key, NodeExtras.from_cell(extras) if extras is not None else None)
 
 
-@dataclass(frozen=True, slots=True)
-class VerdictBody:
-    """What attestation tells a node. TL-B: VerdictBody."""
-
-    epoch: int
-    key: bytes
-    attested_until: int
-    block_seqno: int
-    """Masterchain block that the evidence names; newer than in the verdict before."""
-    tier: int
-    measurement: bytes
-    platform: bytes
-
-    def to_cell(self) -> Cell:
-        cell = begin_cell().store_uint(self.epoch, 64).store_bytes(self.key).store_uint(self.attested_until, 32)
-        cell.store_uint(self.block_seqno, 32).store_uint(self.tier, 8)
-        return cell.store_ref(_identity(self.measurement, self.platform)).end_cell()
-
-    @classmethod
-    def from_cell(cls, cell: Cell) -> Self:
-        s = cell.begin_parse()
-        epoch, key, until, block, tier = (
-            s.load_uint(64),
-            s.load_bytes(32),
-            s.load_uint(32),
-            s.load_uint(32),
-            s.load_uint(8),
-        )
-        identity = s.load_ref().begin_parse()
-        return cls(epoch, key, until, block, tier, identity.load_bytes(32), identity.load_bytes(32))
-
-
 def _retired_cell(key: RetiredKey) -> Builder:
     return begin_cell().store_bit(int(key.acked_only)).store_uint(key.ends_at, 32).store_bytes(key.measurement)
 
@@ -124,10 +91,6 @@ def _retired_cell(key: RetiredKey) -> Builder:
 def _load_retired(value: Slice) -> RetiredKey:
     acked_only, ends_at = bool(value.load_bit()), value.load_uint(32)
     return RetiredKey(ends_at, acked_only, value.load_bytes(32))
-
-
-def _identity(measurement: bytes, platform: bytes) -> Cell:
-    return begin_cell().store_bytes(measurement).store_bytes(platform).end_cell()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +188,7 @@ class NodeState:
         static.store_coins(self.rent_reserve_nano).store_ref(life.end_cell())
         identity = None
         if self.measurement is not None and self.platform is not None:
-            identity = _identity(self.measurement, self.platform)
+            identity = identity_cell(self.measurement, self.platform)
         root = begin_cell().store_uint(self.seqno, 32).store_uint(self.tokens, 64).store_bytes(self.node_id)
         root.store_bytes(self.signing_key or NO_KEY).store_bit(int(self.acked_only)).store_uint(self.claims_until, 32)
         root.store_coins(self.stake_nano + self.rent_reserve_nano).store_coins(self.earned_nano)
@@ -321,138 +284,7 @@ class NodeState:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What is claimed from one escrow, with the client's consent. TL-B: Entry."""
-
-    cumulative_nano: int
-    seq: int
-    cap_nano: int
-    acked_nano: int
-    terms: bytes
-    voucher_signature: bytes
-
-    def to_cell(self) -> Cell:
-        cell = begin_cell().store_uint(self.cumulative_nano, 64).store_uint(self.seq, 32).store_uint(self.cap_nano, 64)
-        return (
-            cell.store_uint(self.acked_nano, 64).store_bytes(self.terms).store_bytes(self.voucher_signature).end_cell()
-        )
-
-    @classmethod
-    def from_cell(cls, cell: Cell) -> Self:
-        s = cell.begin_parse()
-        return cls(
-            s.load_uint(64), s.load_uint(32), s.load_uint(64), s.load_uint(64), s.load_bytes(32), s.load_bytes(64)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimEntry:
-    """One entry of a batch claim; `root` is `receipts_root` of the receipts since the claim before."""
-
-    escrow: bytes
-    entry: Entry
-    root: bytes
-
-
-def receipts_root(receipts: Sequence[Receipt]) -> bytes:
-    """Hash of `HashmapE 32 ^Receipt` keyed by seq, as one dictionary cell; 32 zero bytes for none."""
-    map_ = HashMap(32, value_serializer=lambda receipt, builder: builder.store_ref(receipt.to_cell()))
-    for receipt in receipts:
-        map_.set_int_key(receipt.seq, receipt)
-    cell = map_.serialize()
-    return bytes(cell.hash) if cell is not None else bytes(32)
-
-
-def batch(entries: Sequence[ClaimEntry]) -> tuple[Cell, Cell]:
-    """The two parallel spines of a claim: (Entries, Roots), three entries to a cell.
-
-    Raises ValueError outside 1 to MAX_CLAIM_ENTRIES entries.
-    """
-    if not 1 <= len(entries) <= MAX_CLAIM_ENTRIES:
-        raise ValueError(f"a claim takes 1 to {MAX_CLAIM_ENTRIES} entries, got {len(entries)}; split the batch")
-    entries_cell: Cell | None = None
-    roots_cell: Cell | None = None
-    starts = range(0, len(entries), 3)
-    for start in reversed(starts):
-        group = entries[start : start + 3]
-        escrows, roots = begin_cell(), begin_cell()
-        for item in group:
-            escrows.store_bytes(item.escrow)
-            roots.store_bytes(item.root)
-        for item in group:
-            escrows.store_ref(item.entry.to_cell())
-        if entries_cell is not None and roots_cell is not None:
-            escrows.store_ref(entries_cell)
-            roots.store_ref(roots_cell)
-        entries_cell, roots_cell = escrows.end_cell(), roots.end_cell()
-    if entries_cell is None or roots_cell is None:
-        raise ValueError("no entries")
-    return entries_cell, roots_cell
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimMessage:
-    """Body of a batch claim. TL-B: ClaimMessage."""
-
-    signature: bytes
-    seqno: int
-    valid_until: int
-    tokens: int
-    entries: tuple[ClaimEntry, ...]
-
-    @classmethod
-    def from_cell(cls, body: Cell) -> Self:
-        """Raises CellError for what is not a batch claim."""
-        try:
-            s = body.begin_parse()
-            signature, seqno, valid_until = s.load_bytes(64), s.load_uint(32), s.load_uint(32)
-            count, tokens = s.load_uint(8), s.load_uint(64)
-            entries, roots = s.load_ref().begin_parse(), s.load_ref().begin_parse()
-            items: list[ClaimEntry] = []
-            while len(items) < count:
-                if not entries.remaining_bits:
-                    entries, roots = entries.load_ref().begin_parse(), roots.load_ref().begin_parse()
-                items.append(
-                    ClaimEntry(entries.load_bytes(32), Entry.from_cell(entries.load_ref()), roots.load_bytes(32))
-                )
-        except Exception as error:  # pytoniq-core raises many unrelated types on malformed input
-            raise CellError(f"not a batch claim: {error}") from error
-        return cls(signature, seqno, valid_until, tokens, tuple(items))
-
-
-def claim_message(
-    node: bytes, signature: bytes, seqno: int, valid_until: int, tokens: int, entries: Sequence[ClaimEntry]
-) -> Cell:
-    """External message to `node`; `signature` is over `signed.Claim` with the hashes of `batch(entries)`."""
-    entries_cell, roots_cell = batch(entries)
-    body = begin_cell().store_bytes(signature).store_uint(seqno, 32).store_uint(valid_until, 32)
-    body.store_uint(len(entries), 8).store_uint(tokens, 64).store_ref(entries_cell).store_ref(roots_cell)
-    # TL-B ext_in_msg_info$10, source addr_none, import fee 0; no StateInit; body in the root, whose bits are free.
-    message = begin_cell().store_uint(0b10, 2).store_uint(0, 2).store_address(address_of(node)).store_coins(0)
-    return message.store_bit(0).store_bit(0).store_cell(body.end_cell()).end_cell()
-
-
-def claim_receipt(
-    key: bytes, escrow: bytes, allotment_epoch: int, receipt: Receipt, signature: bytes, entry: Entry
-) -> Cell:
-    """Body from anyone: settles up to one receipt at the sender's gas, also after the enclave is gone."""
-    body = begin_cell().store_uint(Op.CLAIM_RECEIPT, 32).store_bytes(key).store_bytes(escrow)
-    body.store_uint(allotment_epoch, 64).store_ref(receipt.to_cell())
-    return body.store_ref(begin_cell().store_bytes(signature).end_cell()).store_ref(entry.to_cell()).end_cell()
-
-
 def paid(kind: int, owner: bytes, index: int, amount_nano: int, requests: int) -> Cell:
     """Body from an escrow (kind 2) or a job (kind 3) of that owner and index: what its value pays for."""
     body = begin_cell().store_uint(Op.PAID, 32).store_uint(kind, 8).store_bytes(owner).store_uint(index, 32)
     return body.store_coins(amount_nano).store_uint(requests, 32).end_cell()
-
-
-def verdict(body: VerdictBody, consent: bytes | None = None) -> Cell:
-    """Body from the attestation contract alone: what it found about the node's key.
-
-    `consent`: the release key over `signed.KeyConsent`, without which a node takes no key that is not its active one.
-    """
-    message = begin_cell().store_uint(Op.VERDICT, 32).store_bytes(body.platform[:24]).store_uint(body.block_seqno, 32)
-    message.store_ref(body.to_cell())
-    return message.store_maybe_ref(None if consent is None else begin_cell().store_bytes(consent).end_cell()).end_cell()

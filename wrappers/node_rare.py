@@ -7,7 +7,7 @@ from pytoniq_core import Builder, Cell, begin_cell
 from wrappers.code import Contract, rare_program
 from wrappers.node import NO_KEY
 from wrappers.ops import Op
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 MAX_OFFERS = 16
 

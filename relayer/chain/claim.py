@@ -6,7 +6,8 @@ from chain.api import ChainError
 from chain.decode import decode_message
 from relayer.core.facts import ClaimReady
 from wrappers.cells import CellError, from_boc
-from wrappers.node import MAX_CLAIM_SECONDS, ClaimMessage, NodeState
+from wrappers.claims import MAX_CLAIM_SECONDS, ClaimMessage
+from wrappers.node import NodeState
 from wrappers.signed import Claim, verify
 
 CLOCK_SLACK_SECONDS = 10

@@ -11,10 +11,12 @@ from pytoniq_core import Cell
 from devnet.ledger import Ledger
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, TON, account_of_name, key_of, public
-from wrappers import committee
+from wrappers import committee_messages
 from wrappers.code import Contract, code
-from wrappers.committee import Ask, CommitteeState, CommitteeTerms, CommitteeVerdict, Presented, Request, document_cell
+from wrappers.committee import CommitteeState, CommitteeTerms, CommitteeVerdict, Request
 from wrappers.committee_fees import CommitteeFees
+from wrappers.committee_messages import Ask, Presented
+from wrappers.documents import document_cell
 from wrappers.prices import Prices
 from wrappers.registry import Kind, child_address, genesis, singleton_address, singleton_state_init
 from wrappers.signed import GenesisState, network_id, sign
@@ -116,7 +118,7 @@ class Stage:
 
     def draw(self, node: bytes | None = None, value_nano: int | None = None) -> Trace:
         value = self.fees.draw() if value_nano is None else value_nano
-        return self.tell(committee.draw(node or self.node), value)
+        return self.tell(committee_messages.draw(node or self.node), value)
 
     def drawn(self, members: int = 7) -> list[Verifier]:
         """A request with its seats drawn: the verifiers who hold them."""
@@ -131,12 +133,12 @@ class Stage:
         return sign(CommitteeVerdict(question or self.request().question.hash, accepted), who.key)
 
     def answer(self, who: Verifier, accepted: bool = True, value_nano: int | None = None) -> Trace:
-        body = committee.answer(self.node, who.owner, accepted, self.signed(who, accepted))
+        body = committee_messages.answer(self.node, who.owner, accepted, self.signed(who, accepted))
         return self.tell(body, self.fees.answer() if value_nano is None else value_nano)
 
     def conclude(self, value_nano: int | None = None) -> Trace:
         value = self.fees.conclude(admitted=True) if value_nano is None else value_nano
-        return self.tell(committee.conclude(self.node), value)
+        return self.tell(committee_messages.conclude(self.node), value)
 
     def past_deadline(self) -> None:
         self.ledger.now = self.request().deadline + 1

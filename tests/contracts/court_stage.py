@@ -12,8 +12,9 @@ from devnet.trace import Trace
 from protocol.pricing import Stop, Usage, charge
 from scripts.stage import TON, public
 from wrappers import court
-from wrappers.node import ClaimEntry, Entry, batch, receipts_root
-from wrappers.signed import Claim, InnerReceipt, Receipt, Terms, allotment_id, node_id, sign
+from wrappers.claims import ClaimEntry, Entry, batch, receipts_root
+from wrappers.receipts import InnerReceipt, Receipt, Terms
+from wrappers.signed import Claim, allotment_id, node_id, sign
 
 NODE_EPOCH, ALLOTMENT_EPOCH = 5, 77
 TERMS = Terms(b"\x41" * 32, 3 << 20, 1 << 20, 7 << 20, 11 << 20, 1000)

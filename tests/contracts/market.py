@@ -15,16 +15,18 @@ from attestation.witness import attest_message
 from devnet.ledger import Ledger, Rejected, Snapshot
 from devnet.trace import Trace
 from scripts.stage import HOUR, PARAMETERS, TERMS, TON, World, account_of_name, key_of, public
-from wrappers import court, escrow, node, registry
+from wrappers import court, escrow, node, registry, verdicts
+from wrappers.claims import Entry
 from wrappers.code import Contract, code_hash
 from wrappers.escrow import EscrowState
 from wrappers.fees import Fees
 from wrappers.job import JobState
-from wrappers.node import Entry, NodeState
+from wrappers.node import NodeState
 from wrappers.prices import Prices
+from wrappers.receipts import Voucher
 from wrappers.registry import Kind, Rebuilders, child_address
 from wrappers.rows import Fee, RowTerms, Shares
-from wrappers.signed import KeyConsent, Release, Voucher, sign
+from wrappers.signed import KeyConsent, Release, sign
 
 PASSER_BY = account_of_name("passer-by")
 REBUILDER = account_of_name("rebuilder")
@@ -217,7 +219,7 @@ class Market:
     ) -> Trace:
         state = self.node(which)
         assert state is not None
-        body = node.VerdictBody(
+        body = verdicts.VerdictBody(
             state.epoch,
             enclave(key),
             self.now + until,
@@ -228,7 +230,7 @@ class Market:
         )
         signature = sign(KeyConsent(state.node_id, enclave(key)), self.world.release_key) if consent else None
         sender = sender or self.world.attestation
-        return self.tell(sender, self.nodes[which], self.world.fees.verdict() * 2, node.verdict(body, signature))
+        return self.tell(sender, self.nodes[which], self.world.fees.verdict() * 2, verdicts.verdict(body, signature))
 
     # ------------------------------------------------------------------------------------------ what always holds
 

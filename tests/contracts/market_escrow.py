@@ -7,13 +7,15 @@ from dataclasses import replace
 from market_model import BAD_SIGNATURE, LOW_VALUE, NOT_ALLOWED, UNKNOWN_OP, Arrival, Outcome, require
 from pytoniq_core import Slice, begin_cell
 
+from wrappers import claims
 from wrappers import node as node_wrapper
 from wrappers.code import Contract, rare_program
 from wrappers.escrow import EscrowConfig, EscrowState, FirstAllotment, NextKey
 from wrappers.gas import Gas
 from wrappers.ops import Op
+from wrappers.receipts import Voucher
 from wrappers.rows import ENDED, MAX_SHARES, NOBODY, KeyRow, Row, RowTerms, part
-from wrappers.signed import Release, Voucher, allotment_id, verify
+from wrappers.signed import Release, allotment_id, verify
 
 NO_ROW, ROW_EXISTS, TOO_MANY_ROWS, TOO_MANY_KEYS, NOTHING_DUE = 500, 501, 502, 503, 504
 NOT_FREE, CLOSING, WRONG_AMOUNT, NOT_RIPE, NO_KEY, NO_NEXT_KEY, SMALL_SHARES = 505, 506, 507, 508, 509, 510, 511
@@ -115,7 +117,7 @@ def _settle(state: EscrowState, a: Arrival, s: Slice) -> Outcome:
     assert a.sender is not None
     row = _row(state, a.sender)
     key, acked_only = s.load_bytes(32), bool(s.load_bit())
-    entry = node_wrapper.Entry.from_cell(s.load_ref())
+    entry = claims.Entry.from_cell(s.load_ref())
     voucher = Voucher(row.allotment, key, entry.cap_nano, entry.acked_nano, entry.terms)
     require(verify(voucher, entry.voucher_signature, state.voucher_key), BAD_SIGNATURE)
     require(key != NOBODY, NO_KEY)

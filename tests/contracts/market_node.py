@@ -7,25 +7,17 @@ from dataclasses import replace
 from market_model import BAD_SIGNATURE, LOW_VALUE, NOT_ALLOWED, UNKNOWN_OP, Arrival, Outcome, require
 from pytoniq_core import Slice, begin_cell
 
+from wrappers.claims import ClaimMessage, Entry, batch
 from wrappers.code import Contract, rare_program
 from wrappers.gas import TEN_YEARS, Gas, Size
 from wrappers.job import accepted
-from wrappers.node import NO_KEY, ClaimMessage, Entry, NodeConfig, NodeExtras, NodeState, RetiredKey, VerdictBody, batch
+from wrappers.node import NO_KEY, NodeConfig, NodeExtras, NodeState, RetiredKey
 from wrappers.node_rare import MAX_OFFERS
 from wrappers.ops import Op
+from wrappers.receipts import Receipt, Terms
 from wrappers.registry import Kind, child_address
-from wrappers.signed import (
-    Acceptance,
-    Claim,
-    KeyConsent,
-    Notary,
-    Receipt,
-    Terms,
-    allotment_id,
-    job_id,
-    node_id,
-    verify,
-)
+from wrappers.signed import Acceptance, Claim, KeyConsent, Notary, allotment_id, job_id, node_id, verify
+from wrappers.verdicts import VerdictBody
 
 WRONG_SEQNO, WRONG_TIME, KEY_ENDED, WRONG_COUNT, LOW_RESERVE, WRONG_EPOCH, OLD_VERDICT = range(400, 407)
 UNBONDING, TOO_MANY_KEYS, WRONG_RECEIPT, NOT_GENUINE, NOTHING_TO_COLLECT, TOO_EARLY = range(407, 413)

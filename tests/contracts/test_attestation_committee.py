@@ -14,8 +14,8 @@ from attestation.onchain.state import ChainImage, ChainPolicy, VerifierState
 from devnet.ledger import Snapshot
 from scripts.attest_stage import Outcome, Stage
 from scripts.stage import DAY, TON, account_of_name, key_of
-from wrappers.committee import Vouched
 from wrappers.committee_fees import CommitteeFees
+from wrappers.committee_messages import Vouched
 from wrappers.errors import ContractError
 from wrappers.gas import CommitteeGas
 from wrappers.governance import allow_image, deny_platform, revoke_image

@@ -16,7 +16,7 @@ from attestation.onchain.errors import VerifierError
 from devnet.ledger import Ledger, Snapshot
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, TON, account_of_name, key_of, public
-from wrappers import committee
+from wrappers import committee, committee_messages, documents
 from wrappers.cells import CellError
 from wrappers.committee import (
     DRAW_SECONDS,
@@ -26,11 +26,10 @@ from wrappers.committee import (
     CommitteeVerdict,
     Question,
     Vote,
-    Vouched,
-    document_bytes,
-    document_cell,
     slots_of,
 )
+from wrappers.committee_messages import Vouched
+from wrappers.documents import document_bytes, document_cell
 from wrappers.errors import ContractError as E
 from wrappers.ops import Op
 from wrappers.registry import Kind, child_address
@@ -133,18 +132,18 @@ def test_a_member_presents_its_next_key_and_pays_no_bond_again(stage: Stage) -> 
 
 def test_g3_a_bond_comes_back_two_weeks_after_leaving(stage: Stage) -> None:
     who, last, _ = stage.join(3)
-    refused(stage.tell(committee.leave(who.owner), TON, stage.stranger), E.NOT_ALLOWED)
-    refused(stage.tell(committee.withdraw_bond(who.owner), TON), E.BOND_LOCKED)
-    conserved(stage.tell(committee.leave(who.owner), stage.fees.leave(), who.owner))
-    refused(stage.tell(committee.leave(who.owner), TON, who.owner), E.LEAVING)
+    refused(stage.tell(committee_messages.leave(who.owner), TON, stage.stranger), E.NOT_ALLOWED)
+    refused(stage.tell(committee_messages.withdraw_bond(who.owner), TON), E.BOND_LOCKED)
+    conserved(stage.tell(committee_messages.leave(who.owner), stage.fees.leave(), who.owner))
+    refused(stage.tell(committee_messages.leave(who.owner), TON, who.owner), E.LEAVING)
     refused(stage.present(who), E.OWNER_TAKEN)
     state = stage.state
     assert state.size == 2 and sorted(m.slot for m in state.members.values() if not m.leaving_at) == [0, 1]
     stage.ledger.now += LEAVE_SECONDS - 1
-    refused(stage.tell(committee.withdraw_bond(who.owner), TON), E.BOND_LOCKED)
+    refused(stage.tell(committee_messages.withdraw_bond(who.owner), TON), E.BOND_LOCKED)
     stage.ledger.now += 1
     before = stage.ledger.balance(who.payout)
-    conserved(stage.tell(committee.withdraw_bond(who.owner), stage.fees.withdraw_bond()))
+    conserved(stage.tell(committee_messages.withdraw_bond(who.owner), stage.fees.withdraw_bond()))
     received = stage.ledger.balance(who.payout) - before
     assert stage.terms.bond_nano - TON // 1000 < received <= stage.terms.bond_nano
     assert who.owner not in stage.state.members and who.platform not in stage.state.platforms
@@ -155,14 +154,14 @@ def test_g3_a_bond_comes_back_two_weeks_after_leaving(stage: Stage) -> None:
 def test_anyone_retires_a_member_whose_verdict_has_ended(stage: Stage) -> None:
     (who,) = stage.join(1)
     stage.ledger.now = stage.state.members[who.owner].attested_until
-    conserved(stage.tell(committee.leave(who.owner), stage.fees.leave()))
+    conserved(stage.tell(committee_messages.leave(who.owner), stage.fees.leave()))
     assert stage.state.size == 0
 
 
 def test_numbers_have_no_gaps_whoever_leaves(stage: Stage) -> None:
     members = stage.join(6)
     for who in (members[0], members[5], members[3]):
-        assert not stage.tell(committee.leave(who.owner), TON, who.payout).failed
+        assert not stage.tell(committee_messages.leave(who.owner), TON, who.payout).failed
         here = {m.slot: owner for owner, m in stage.state.members.items() if not m.leaving_at}
         data = stage.ledger.account(stage.account).data
         assert data is not None
@@ -227,7 +226,7 @@ def test_the_draw_is_the_chains_and_waits_for_a_block_that_nobody_knew(stage: St
     expected = expected_seats(stage, block.root_hash)
     # Whoever comes or goes now changes nothing: the pool is that of the question.
     assert not stage.present(stage.verifier(20)).failed
-    assert not stage.tell(committee.leave(stage.verifier(0).owner), TON, stage.verifier(0).owner).failed
+    assert not stage.tell(committee_messages.leave(stage.verifier(0).owner), TON, stage.verifier(0).owner).failed
     conserved(stage.draw())
     assert set(stage.request().seats) == expected and len(expected) == stage.terms.seats
     assert set(stage.request().seats.values()) == {Vote.NONE}
@@ -332,11 +331,11 @@ def test_only_drawn_members_under_their_own_key_answer_and_in_time(stage: Stage)
     refused(stage.answer(outsider), E.NOT_DRAWN)
     wrong = replace(seats[0], key=key_of("other"))
     refused(stage.answer(wrong), E.BAD_SIGNATURE)
-    crossed = committee.answer(stage.node, seats[0].owner, True, stage.signed(seats[0], False))
+    crossed = committee_messages.answer(stage.node, seats[0].owner, True, stage.signed(seats[0], False))
     refused(stage.tell(crossed, TON), E.BAD_SIGNATURE)
-    other = committee.answer(stage.node, seats[0].owner, True, stage.signed(seats[0], True, b"\x09" * 32))
+    other = committee_messages.answer(stage.node, seats[0].owner, True, stage.signed(seats[0], True, b"\x09" * 32))
     refused(stage.tell(other, TON), E.BAD_SIGNATURE)
-    refused(stage.tell(committee.answer(b"\x01" * 32, seats[0].owner, True, bytes(64)), TON), E.NO_REQUEST)
+    refused(stage.tell(committee_messages.answer(b"\x01" * 32, seats[0].owner, True, bytes(64)), TON), E.NO_REQUEST)
     stage.past_deadline()
     refused(stage.answer(seats[0]), E.REQUEST_OVER)
 
@@ -385,7 +384,7 @@ def test_admission_needs_the_verdict_not_to_be_over(stage: Stage) -> None:
 def contradiction(stage: Stage, owner: bytes, question: bytes, key_name: str, **signed: bool) -> Trace:
     key = key_of(key_name)
     yes, no = (sign(CommitteeVerdict(question, signed.get(name, name == "yes")), key) for name in ("yes", "no"))
-    body = committee.contradiction(owner, question, public(key), yes, no)
+    body = committee_messages.contradiction(owner, question, public(key), yes, no)
     return stage.tell(body, stage.fees.contradiction())
 
 
@@ -402,7 +401,7 @@ def test_two_answers_of_one_key_to_one_question_cost_the_bond(stage: Stage) -> N
     assert (member.bond_nano, stage.state.size) == (0, 1) and member.leaving_at
     refused(contradiction(stage, who.owner, question, "verifier 0"), E.NO_VERIFIER)
     stage.ledger.now += LEAVE_SECONDS
-    refused(stage.tell(committee.withdraw_bond(who.owner), TON), E.BOND_LOCKED)
+    refused(stage.tell(committee_messages.withdraw_bond(who.owner), TON), E.BOND_LOCKED)
     refused(stage.present(stage.verifier(5), platform=who.platform), E.OWNER_TAKEN)
 
 
@@ -415,13 +414,15 @@ def test_g10_what_is_no_contradiction_costs_only_its_gas(stage: Stage) -> None:
     refused(contradiction(stage, account_of_name("nobody"), question, "verifier 0"), E.NO_VERIFIER)
     key = who.key
     other = sign(CommitteeVerdict(b"\x08" * 32, False), key)
-    body = committee.contradiction(who.owner, question, public(key), sign(CommitteeVerdict(question, True), key), other)
+    body = committee_messages.contradiction(
+        who.owner, question, public(key), sign(CommitteeVerdict(question, True), key), other
+    )
     refused(stage.tell(body, TON), E.BAD_SIGNATURE)
 
 
 def test_neither_leaving_nor_another_key_saves_the_bond(stage: Stage) -> None:
     first, second = stage.join(2)
-    assert not stage.tell(committee.leave(first.owner), TON, first.owner).failed
+    assert not stage.tell(committee_messages.leave(first.owner), TON, first.owner).failed
     assert not contradiction(stage, first.owner, b"\x07" * 32, "verifier 0").failed
     assert not stage.present(second, stage.fees.presented(), key=public(key_of("next"))).failed
     assert not contradiction(stage, second.owner, b"\x07" * 32, "verifier 1").failed
@@ -436,7 +437,7 @@ def test_the_second_answer_of_who_lost_its_bond_still_suspends(stage: Stage) -> 
     no = stage.signed(liar, False)
     name = next(f"verifier {i}" for i in range(7) if stage.verifier(i).owner == liar.owner)
     assert not contradiction(stage, liar.owner, stage.request().question.hash, name).failed
-    assert not stage.tell(committee.answer(stage.node, liar.owner, False, no), TON).failed
+    assert not stage.tell(committee_messages.answer(stage.node, liar.owner, False, no), TON).failed
     assert stage.request().no == 1
 
 
@@ -455,9 +456,9 @@ def test_g8_need_minus_one_is_refused_and_need_passes(stage: Stage) -> None:
 
     border(lambda value: stage.present(stage.verifier(0), value), fees.join())
     who = stage.verifier(0)
-    border(lambda value: stage.tell(committee.leave(who.owner), value, who.owner), fees.leave())
+    border(lambda value: stage.tell(committee_messages.leave(who.owner), value, who.owner), fees.leave())
     ledger.now += LEAVE_SECONDS
-    border(lambda value: stage.tell(committee.withdraw_bond(who.owner), value), fees.withdraw_bond())
+    border(lambda value: stage.tell(committee_messages.withdraw_bond(who.owner), value), fees.withdraw_bond())
     stage.join(6)
     border(lambda value: stage.present(who, value), fees.presented())
     border(lambda value: stage.ask(value), fees.ask())
@@ -504,9 +505,9 @@ def test_g1_the_committee_holds_bonds_and_fees_whatever_comes(stage: Stage) -> N
         assert stage.ledger.balance(stage.account) - owed() >= spare - TON // 1000
     stage.past_deadline()
     assert not stage.conclude().failed
-    assert not stage.tell(committee.leave(seats[0].owner), TON, seats[0].owner).failed
+    assert not stage.tell(committee_messages.leave(seats[0].owner), TON, seats[0].owner).failed
     stage.ledger.now += LEAVE_SECONDS
-    assert not stage.tell(committee.withdraw_bond(seats[0].owner), TON).failed
+    assert not stage.tell(committee_messages.withdraw_bond(seats[0].owner), TON).failed
     assert stage.ledger.balance(stage.account) - owed() >= spare - TON // 10
 
 
@@ -515,10 +516,10 @@ def test_documents_are_chains_of_bytes() -> None:
         data = bytes(i % 251 for i in range(size))
         assert document_bytes(document_cell(data)) == data
     with pytest.raises(CellError):
-        document_bytes(document_cell(bytes(committee.MAX_DOCUMENT_BYTES + 1)))
+        document_bytes(document_cell(bytes(documents.MAX_DOCUMENT_BYTES + 1)))
 
 
 def test_plain_money_and_unknown_ops(stage: Stage) -> None:
     refused(stage.tell(begin_cell().store_uint(Op.SETTLE, 32).end_cell(), TON), E.UNKNOWN_OP)
-    refused(stage.tell(committee.draw(stage.node), TON), E.NO_REQUEST)
-    refused(stage.tell(committee.conclude(stage.node), TON), E.NO_REQUEST)
+    refused(stage.tell(committee_messages.draw(stage.node), TON), E.NO_REQUEST)
+    refused(stage.tell(committee_messages.conclude(stage.node), TON), E.NO_REQUEST)

@@ -20,7 +20,7 @@ from worker.agent.duty import Duty, NoCommittee, committee_state
 from worker.agent.enclave_process import Enclave, EnclaveRefused
 from worker.agent.view import ChainView
 from worker.link import Judged
-from wrappers import committee
+from wrappers import committee_messages
 from wrappers.committee import CommitteeVerdict, Question, Vote
 from wrappers.node_rare import present
 from wrappers.ops import Op
@@ -199,7 +199,7 @@ async def test_the_committee_is_told_of_the_nodes_next_key_and_end(stage: Stage)
         assert await duty.step() == 0
         (tx,) = [tx for tx in stage.ledger.transactions[duty.wallet.account] if tx.out_msgs][-1:]
         assert tx.out_msgs[0].destination == who.node and tx.out_msgs[0].body.hash == present(stage.account).hash
-    assert not stage.tell(committee.leave(who.owner), TON, who.owner).failed
+    assert not stage.tell(committee_messages.leave(who.owner), TON, who.owner).failed
     duty = duty_of(stage, stage.verifier(0), Judging(who), (next_key, ends))
     sent = len(stage.ledger.transactions[duty.wallet.account])
     await duty.step()

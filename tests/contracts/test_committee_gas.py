@@ -11,7 +11,7 @@ from committee_stage import Stage
 import contracts
 from devnet.trace import Trace
 from scripts.stage import TON, public
-from wrappers import committee
+from wrappers import committee_messages
 from wrappers.code import size_of
 from wrappers.committee import LEAVE_SECONDS, MAX_MEMBERS, MAX_REQUESTS, CommitteeVerdict
 from wrappers.gas import CommitteeGas, CommitteeSize
@@ -82,14 +82,17 @@ def measure() -> dict[str, int]:
     deepest = stage.verifier(MAX_MEMBERS - 2)
     for who in (deepest, last):
         ledger.revert(snapshot)
-        at("LEAVE", stage.tell(committee.leave(who.owner), TON, who.owner))
+        at("LEAVE", stage.tell(committee_messages.leave(who.owner), TON, who.owner))
         ledger.now += LEAVE_SECONDS
-        at("WITHDRAW_BOND", stage.tell(committee.withdraw_bond(who.owner), TON))
+        at("WITHDRAW_BOND", stage.tell(committee_messages.withdraw_bond(who.owner), TON))
     for who in (deepest, last):
         ledger.revert(snapshot)
         question = b"\x07" * 32
         yes, no = (sign(CommitteeVerdict(question, answer), who.key) for answer in (True, False))
-        at("CONTRADICTION", stage.tell(committee.contradiction(who.owner, question, public(who.key), yes, no), TON))
+        at(
+            "CONTRADICTION",
+            stage.tell(committee_messages.contradiction(who.owner, question, public(who.key), yes, no), TON),
+        )
     return used
 
 

@@ -12,10 +12,11 @@ from attestation.simulated.tee import SimulatedTee
 from chain.wallet import Wallet
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, TON, Pair, World, built_world, key_of, public
-from wrappers import committee, node_rare
+from wrappers import committee_messages, node_rare
 from wrappers.code import Contract, code
-from wrappers.committee import Ask, CommitteeState, CommitteeTerms, CommitteeVerdict
+from wrappers.committee import CommitteeState, CommitteeTerms, CommitteeVerdict
 from wrappers.committee_fees import CommitteeFees
+from wrappers.committee_messages import Ask
 from wrappers.errors import ContractError
 from wrappers.governance import allow_image, revoke_image
 from wrappers.registry import genesis, singleton_address, singleton_state_init
@@ -74,14 +75,14 @@ def vouched(world: World, account: bytes, terms: CommitteeTerms, owners: list[Wa
     assert not world.send(world.operator, account, fees.ask() + TON, ask.to_cell()).failed
     while ledger.prev_blocks.hundreds[0].seqno < state_of(world, account).requests[machine].draw_at:
         ledger.now += 60
-    assert not world.send(world.stranger, account, fees.draw(), committee.draw(machine)).failed
+    assert not world.send(world.stranger, account, fees.draw(), committee_messages.draw(machine)).failed
     question = state_of(world, account).requests[machine].question
     for index, owner in enumerate(owners):
         signature = sign(CommitteeVerdict(question.hash, True), key_of(f"verifier {index}"))
-        body = committee.answer(machine, owner.account, True, signature)
+        body = committee_messages.answer(machine, owner.account, True, signature)
         assert not world.send(world.stranger, account, fees.answer(), body).failed
     ledger.now = state_of(world, account).requests[machine].deadline + 1
-    return world.send(world.operator, account, fees.conclude(admitted=True), committee.conclude(machine))
+    return world.send(world.operator, account, fees.conclude(admitted=True), committee_messages.conclude(machine))
 
 
 def test_g12_from_quotes_of_three_to_a_verdict_for_a_fourth() -> None:
@@ -120,7 +121,7 @@ def test_a_node_presents_itself_for_its_controller_only_while_it_serves(world: W
     (said,) = trace.of(pair.node)[0].out_msgs
     state = world.node(pair.node)
     assert state.signing_key is not None and state.platform is not None
-    expected = committee.Presented(
+    expected = committee_messages.Presented(
         state.owner, state.index, state.signing_key, state.tier, state.attested_until, state.platform, state.payout
     )
     assert said.body.hash == expected.to_cell().hash

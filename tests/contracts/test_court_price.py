@@ -15,7 +15,8 @@ from protocol.errors import OurFault
 from protocol.pricing import MAX_TOKENS, Stop, Usage, charge
 from scripts.compile import assemble, assembly_of
 from wrappers.errors import ContractError
-from wrappers.signed import MAX_AMOUNT_NANO, InnerReceipt, Terms
+from wrappers.receipts import InnerReceipt, Terms
+from wrappers.signed import MAX_AMOUNT_NANO
 
 HARNESS = Path(__file__).parent / "price_harness.fc"
 NO_PRICE = -1

@@ -12,13 +12,14 @@ from chain.decode import decode_message
 from devnet.ledger import Pending
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, key_of, public
-from wrappers import escrow, escrow_rare, node, node_rare
+from wrappers import claims, escrow, escrow_rare, node, node_rare, verdicts
 from wrappers.cells import address_of
 from wrappers.code import Contract, code, living_code
 from wrappers.errors import ContractError
 from wrappers.ops import Op
+from wrappers.receipts import Receipt, Voucher
 from wrappers.rows import KeyRow
-from wrappers.signed import Receipt, Release, Voucher, allotment_id, network_id, sign
+from wrappers.signed import Release, allotment_id, network_id, sign
 
 
 def code_of(trace: Trace) -> int | None:
@@ -52,17 +53,17 @@ def test_g2_settlement_moves_exactly_the_amount_and_fees(world: World, pair: Pai
 
 def test_g5_never_more_than_the_voucher(world: World, pair: Pair) -> None:
     entry = world.entry(pair.escrow, pair.node, TON, cap=TON // 4)
-    assert not world.claim(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)]).failed
+    assert not world.claim(pair.node, [claims.ClaimEntry(pair.escrow, entry, NO_HASH)]).failed
     assert world.escrow(pair.escrow).rows[pair.node].paid_nano == TON // 4
 
 
 def test_g5_never_more_than_the_allotment_and_the_rest_stays_claimable(world: World, pair: Pair) -> None:
     entry = world.entry(pair.escrow, pair.node, 5 * TON, cap=6 * TON)
-    assert not world.claim(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)]).failed
+    assert not world.claim(pair.node, [claims.ClaimEntry(pair.escrow, entry, NO_HASH)]).failed
     assert world.escrow(pair.escrow).rows[pair.node].paid_nano == 2 * TON
     trace = world.send(world.client, pair.escrow, 2 * TON, escrow.raise_allotment(pair.node, TON))
     assert not trace.failed
-    assert not world.claim(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)]).failed
+    assert not world.claim(pair.node, [claims.ClaimEntry(pair.escrow, entry, NO_HASH)]).failed
     assert world.escrow(pair.escrow).rows[pair.node].paid_nano == 3 * TON
 
 
@@ -76,7 +77,7 @@ def test_g5_acked_only_pays_what_the_client_accepted(world: World, pair: Pair) -
 def test_the_highest_cap_seen_counts_and_nothing_decreases(world: World, pair: Pair) -> None:
     for cumulative, cap, acked in ((TON // 8, TON, 7), (TON // 4, TON // 8, 3)):
         entry = world.entry(pair.escrow, pair.node, cumulative, cap=cap, acked=acked, seq=9)
-        assert not world.claim(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)]).failed
+        assert not world.claim(pair.node, [claims.ClaimEntry(pair.escrow, entry, NO_HASH)]).failed
     row = world.escrow(pair.escrow).rows[pair.node].keys[public(world.enclave_key)]
     assert row == KeyRow(TON // 4, TON, 7, 9)
 
@@ -91,7 +92,7 @@ def test_g4_the_same_claim_again_pays_nothing(world: World, pair: Pair) -> None:
 
 def test_g4_two_entries_for_one_escrow_in_one_claim_pay_the_difference_once(world: World, pair: Pair) -> None:
     entries = [
-        node.ClaimEntry(pair.escrow, world.entry(pair.escrow, pair.node, amount), NO_HASH)
+        claims.ClaimEntry(pair.escrow, world.entry(pair.escrow, pair.node, amount), NO_HASH)
         for amount in (TON // 4, TON // 2, TON // 4)
     ]
     world.claim(pair.node, entries)
@@ -132,16 +133,16 @@ VOUCHERS = [
 @pytest.mark.parametrize("change", VOUCHERS)
 def test_g10_voucher_for_anything_else_is_refused(world: World, pair: Pair, change: str) -> None:
     signature = sign(foreign_vouchers(world, pair)[change], world.voucher_key)
-    entry = node.Entry(TON, 1, TON, 0, NO_HASH, signature)
+    entry = claims.Entry(TON, 1, TON, 0, NO_HASH, signature)
     before, balance = world.escrow(pair.escrow), world.ledger.balance(pair.escrow)
-    trace = world.claim(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)])
+    trace = world.claim(pair.node, [claims.ClaimEntry(pair.escrow, entry, NO_HASH)])
     assert code_of(trace) == ContractError.BAD_SIGNATURE
     assert_unchanged(world, pair, before, balance)
 
 
 def test_g10_voucher_of_another_signer_is_refused(world: World, pair: Pair) -> None:
     entry = world.entry(pair.escrow, pair.node, TON, voucher_key=key_of("thief"))
-    trace = world.claim(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)])
+    trace = world.claim(pair.node, [claims.ClaimEntry(pair.escrow, entry, NO_HASH)])
     assert code_of(trace) == ContractError.BAD_SIGNATURE
 
 
@@ -211,7 +212,7 @@ def test_g3_g9_a_further_key_pays_its_rent_out_of_its_first_payment_and_no_amoun
 def test_no_key_is_no_key(world: World, pair: Pair) -> None:
     row = world.escrow(pair.escrow).rows[pair.node]
     signature = sign(Voucher(row.allotment, bytes(32), TON, 0, NO_HASH), world.voucher_key)
-    body = settle_body(node.Entry(TON, 1, TON, 0, NO_HASH, signature), bytes(32))
+    body = settle_body(claims.Entry(TON, 1, TON, 0, NO_HASH, signature), bytes(32))
     assert code_of(world.tell(pair.node, pair.escrow, TON, body)) == ContractError.NO_KEY
     assert not world.settle_one(pair.escrow, pair.node, TON // 4).failed
     assert code_of(world.tell(pair.node, pair.escrow, TON, body)) == ContractError.NO_KEY
@@ -365,7 +366,7 @@ def test_reclaim_frees_one_row_after_its_timer(world: World, pair: Pair) -> None
     trace = world.send(world.client, pair.escrow, TON, escrow.raise_allotment(pair.node, 1))
     assert code_of(trace) == ContractError.CLOSING
     assert not world.settle_one(pair.escrow, pair.node, TON // 2).failed
-    late = node.ClaimEntry(pair.escrow, world.entry(pair.escrow, pair.node, TON), NO_HASH)
+    late = claims.ClaimEntry(pair.escrow, world.entry(pair.escrow, pair.node, TON), NO_HASH)
     world.ledger.now += HOUR
     assert not world.send(world.stranger, pair.escrow, TON, escrow.finish()).failed
     state = world.escrow(pair.escrow)
@@ -437,7 +438,7 @@ def test_g4_nothing_signed_for_a_life_of_an_account_is_worth_anything_in_the_nex
     entry = world.entry(pair.escrow, pair.node, TON)
     receipt: Receipt = world.receipt(pair.escrow, pair.node, entry)
     old_row = world.escrow(pair.escrow).rows[pair.node]
-    claim = node.claim_receipt(
+    claim = claims.claim_receipt(
         public(world.enclave_key), pair.escrow, old_row.epoch, receipt, sign(receipt, world.enclave_key), entry
     )
     release = world.release(pair.escrow, pair.node, 0)
@@ -448,7 +449,7 @@ def test_g4_nothing_signed_for_a_life_of_an_account_is_worth_anything_in_the_nex
     assert again == pair.escrow and not trace.failed
     trace = world.send(world.stranger, pair.node, TON, claim)
     assert code_of(trace) == ContractError.BAD_SIGNATURE
-    trace = world.claim(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)])
+    trace = world.claim(pair.node, [claims.ClaimEntry(pair.escrow, entry, NO_HASH)])
     assert code_of(trace) == ContractError.BAD_SIGNATURE
     trace = world.send(world.client, pair.escrow, TON, closing)
     assert code_of(trace) == ContractError.BAD_SIGNATURE
@@ -460,7 +461,7 @@ def test_g7_a_payment_that_finds_its_node_gone_is_the_clients_again(world: World
     entry = world.entry(pair.escrow, pair.node, TON)
     # The claim is under way when, against all windows, the node ends.
     world.ledger.send_external(
-        world.claim_external(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)]), run=False
+        world.claim_external(pair.node, [claims.ClaimEntry(pair.escrow, entry, NO_HASH)]), run=False
     )
     world.ledger.now += 10 * DAY
     sent = tuple(world.ledger.queue)
@@ -507,7 +508,7 @@ def test_g10_a_twin_in_the_masterchain_is_nobody(world: World, pair: Pair) -> No
         (world.client.account, pair.escrow, escrow.withdraw()),
         (pair.escrow, pair.node, node.paid(2, world.client.account, 0, TON, 1)),
         (world.operator.account, pair.node, node_rare.unbond()),
-        (world.attestation, pair.node, node.verdict(world.verdict(pair.node))),
+        (world.attestation, pair.node, verdicts.verdict(world.verdict(pair.node))),
     ]
     for source, destination, body in cases:
         before = world.ledger.account(destination).data

@@ -8,9 +8,10 @@ from test_fees import settle_body
 
 from chain.api import Status
 from scripts.stage import NO_HASH, TON, Pair, World, account_of_name, public
-from wrappers import escrow, escrow_rare, node
+from wrappers import claims, escrow, escrow_rare
 from wrappers.errors import ContractError
-from wrappers.signed import Receipt, Voucher, sign
+from wrappers.receipts import Receipt, Voucher
+from wrappers.signed import sign
 
 MOST = (1 << 64) - 1
 
@@ -29,7 +30,7 @@ def test_g6_one_clients_close_touches_no_other_clients_deposit(world: World, pai
 
 def settle_with(world: World, pair: Pair, voucher: Voucher, cumulative: int, seq: int) -> int | None:
     signature = sign(voucher, world.voucher_key)
-    entry = node.Entry(cumulative, seq, voucher.cap_nano, voucher.acked_nano, NO_HASH, signature)
+    entry = claims.Entry(cumulative, seq, voucher.cap_nano, voucher.acked_nano, NO_HASH, signature)
     trace = world.tell(pair.node, pair.escrow, TON // 10, settle_body(entry, public(world.enclave_key)))
     return code_of(trace) if trace.failed else 0
 
@@ -75,7 +76,7 @@ def test_g4_nothing_signed_before_an_account_was_deleted_for_rent_is_worth_anyth
     entry = world.entry(account, node_account, TON // 10)
     receipt: Receipt = world.receipt(account, node_account, entry)
     epoch, key = world.escrow(account).rows[node_account].epoch, world.enclave_key
-    claim = node.claim_receipt(public(key), account, epoch, receipt, sign(receipt, key), entry)
+    claim = claims.claim_receipt(public(key), account, epoch, receipt, sign(receipt, key), entry)
     release = escrow_rare.lower(node_account, 0, world.release(account, node_account, 0))
     world.ledger.now += 75 * 31_536_000
     world.tell(world.stranger.account, account, 1, None)
@@ -99,7 +100,7 @@ def test_g4_the_submitter_of_a_release_or_a_claim_gains_nothing(world: World, pa
     entry = world.entry(pair.escrow, pair.node, TON)
     receipt: Receipt = world.receipt(pair.escrow, pair.node, entry)
     epoch, key = world.escrow(pair.escrow).rows[pair.node].epoch, world.enclave_key
-    claim = node.claim_receipt(public(key), pair.escrow, epoch, receipt, sign(receipt, key), entry)
+    claim = claims.claim_receipt(public(key), pair.escrow, epoch, receipt, sign(receipt, key), entry)
     lower = escrow_rare.lower(pair.node, TON, world.release(pair.escrow, pair.node, TON))
     for target, body in ((pair.node, claim), (pair.escrow, lower)):
         before = world.ledger.balance(world.stranger.account)

@@ -18,18 +18,19 @@ from chain.api import Transaction
 from devnet.ledger import Rejected
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, make_pair, public
-from wrappers import escrow, escrow_rare, node, node_rare, registry
+from wrappers import claims, escrow, escrow_rare, node, node_rare, registry, verdicts
 from wrappers.code import Contract, code, code_hash, size_of
 from wrappers.errors import ContractError
 from wrappers.gas import Gas, Size
 from wrappers.ops import Op
+from wrappers.receipts import Terms, Voucher
 from wrappers.registry import Kind
-from wrappers.signed import Acceptance, KeyConsent, Notary, Terms, Voucher, job_id, sign
+from wrappers.signed import Acceptance, KeyConsent, Notary, job_id, sign
 
 GAS_FC = Path(contracts.__file__).parent / "common" / "gas.fc"
 
 
-def settle_body(entry: node.Entry, key: bytes, *, acked_only: bool = False) -> Cell:
+def settle_body(entry: claims.Entry, key: bytes, *, acked_only: bool = False) -> Cell:
     body = begin_cell().store_uint(Op.SETTLE, 32).store_bytes(key).store_bit(int(acked_only))
     return body.store_ref(entry.to_cell()).end_cell()
 
@@ -58,7 +59,7 @@ class Deep:
     def settle(self, key: bytes, cumulative: int) -> Trace:
         row = self.world.escrow(self.escrow).rows[self.node]
         voucher = Voucher(row.allotment, key, cumulative, 0, NO_HASH)
-        entry = node.Entry(cumulative, 1, cumulative, 0, NO_HASH, sign(voucher, self.world.voucher_key))
+        entry = claims.Entry(cumulative, 1, cumulative, 0, NO_HASH, sign(voucher, self.world.voucher_key))
         # The payment is not delivered: nobody lives at the node's address.
         ledger, body = self.world.ledger, settle_body(entry, key)
         ledger.send_internal(source=self.node, destination=self.escrow, value_nano=TON // 10, body=body, run=False)
@@ -85,7 +86,7 @@ def make_deep(world: World, base: bytes) -> Deep:
     return deep
 
 
-def thin_batch(entries: Sequence[node.ClaimEntry]) -> tuple[Cell, Cell]:
+def thin_batch(entries: Sequence[claims.ClaimEntry]) -> tuple[Cell, Cell]:
     """A batch with the dearest spine that the schema allows: one entry to a cell, behind an empty first cell."""
     chain: tuple[Cell, Cell] | None = None
     for item in reversed(entries):
@@ -240,7 +241,7 @@ def attest_raw(world: World, account: bytes, key: bytes) -> Trace:
     state = world.node(account)
     verdict = replace(world.verdict(account), key=key)
     consent = sign(KeyConsent(state.node_id, key), world.release_key)
-    return world.tell(world.attestation, account, TON, node.verdict(verdict, consent))
+    return world.tell(world.attestation, account, TON, verdicts.verdict(verdict, consent))
 
 
 def crowd(world: World, account: bytes) -> None:
@@ -281,7 +282,7 @@ def measure_node() -> dict[str, int]:
     world = built_world()
     pair = make_pair(world)
     entry = world.entry(pair.escrow, pair.node, TON)
-    item = node.ClaimEntry(pair.escrow, entry, NO_HASH)
+    item = claims.ClaimEntry(pair.escrow, entry, NO_HASH)
     snapshot = world.ledger.snapshot()
     # 1.3 TON above gas level and threshold: the payment is forwarded at once, the dearest case.
     trace = world.claim(pair.node, [item])
@@ -317,7 +318,7 @@ def claim_receipt_body(world: World, pair: Pair) -> Cell:
     receipt = world.receipt(pair.escrow, pair.node, entry)
     epoch = world.escrow(pair.escrow).rows[pair.node].epoch
     signature = sign(receipt, world.enclave_key)
-    return node.claim_receipt(public(world.enclave_key), pair.escrow, epoch, receipt, signature, entry)
+    return claims.claim_receipt(public(world.enclave_key), pair.escrow, epoch, receipt, signature, entry)
 
 
 @pytest.fixture(scope="module")
@@ -474,7 +475,7 @@ def test_g8_claim_is_refused_one_nano_below_the_closed_formula_and_cannot_fail_a
 ) -> None:
     entry = world.entry(pair.escrow, pair.node, TON)
     with thin_spines() if thin else nullcontext():
-        message = world.claim_external(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)] * count)
+        message = world.claim_external(pair.node, [claims.ClaimEntry(pair.escrow, entry, NO_HASH)] * count)
     cells, bits = size_of(*message.refs)
     state = world.node(pair.node)
     locked = state.stake_nano + state.rent_reserve_nano

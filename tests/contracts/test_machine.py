@@ -26,20 +26,12 @@ from pytoniq_core import Cell, begin_cell
 from attestation.onchain.messages import sync
 from protocol.pricing import Stop, Usage, charge
 from scripts.stage import DAY, HOUR, NO_HASH, TERMS, TON, account_of_name, key_of, public
-from wrappers import court, escrow, escrow_rare, governance, job, node, node_rare
+from wrappers import claims, court, escrow, escrow_rare, governance, job, node, node_rare
 from wrappers.code import Contract, code_hash, rare_program
 from wrappers.ops import Op
+from wrappers.receipts import InnerReceipt, Receipt, Terms
 from wrappers.registry import Rebuilders, RegistryState, open_node
-from wrappers.signed import (
-    Acceptance,
-    Delivery,
-    InnerReceipt,
-    JobResult,
-    Notary,
-    Receipt,
-    Terms,
-    sign,
-)
+from wrappers.signed import Acceptance, Delivery, JobResult, Notary, sign
 
 Step = tuple[int, bytes, bytes, Cell]
 """When at the earliest, from whom, to whom, what."""
@@ -249,7 +241,7 @@ class Machine(RuleBasedStateMachine):
         for index in (0, 1) if both else (which,):
             entry = self.m.entry(index, at, key, more, cap, acked)
             if entry is not None:
-                items.append(node.ClaimEntry(self.m.escrows[index], entry, NO_HASH))
+                items.append(claims.ClaimEntry(self.m.escrows[index], entry, NO_HASH))
         if items:
             message = self.world.claim_external(self.m.nodes[at], items, key=key_of(f"enclave {key}"))
             self.m.externals.append(message)
@@ -264,7 +256,9 @@ class Machine(RuleBasedStateMachine):
         row = state.rows[self.m.nodes[at]]
         receipt = Receipt(row.allotment, owner.node_id, entry.seq, TERMS, more, entry.cumulative_nano, NO_HASH, NO_HASH)
         secret = key_of(f"enclave {key if honest else key + 1}")
-        body = node.claim_receipt(enclave(key), self.m.escrows[which], row.epoch, receipt, sign(receipt, secret), entry)
+        body = claims.claim_receipt(
+            enclave(key), self.m.escrows[which], row.epoch, receipt, sign(receipt, secret), entry
+        )
         self.m.tell(PASSER_BY, self.m.nodes[at], value, body)
 
     # ------------------------------------------------------------------------------------------ nodes

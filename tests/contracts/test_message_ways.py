@@ -8,7 +8,7 @@ from pytoniq_core import Cell
 from test_fees import claim_receipt_body, settle_body
 
 from scripts.stage import DAY, NO_HASH, TON, Pair, World, public
-from wrappers import escrow_rare, node
+from wrappers import escrow_rare, verdicts
 from wrappers.code import Contract, rare_program, size_of
 from wrappers.gas import Gas, Size
 from wrappers.job import JobConfig
@@ -51,7 +51,7 @@ def test_g8_a_refused_order_comes_back_with_what_crediting_it_takes(world: World
 
 
 def test_g8_a_verdict_is_as_large_as_its_need_says(world: World, pair: Pair) -> None:
-    body = node.verdict(replace(world.verdict(pair.node)), world.consent(pair.node))
+    body = verdicts.verdict(replace(world.verdict(pair.node)), world.consent(pair.node))
     cells, bits = size_of(body)
     assert (cells - 1, bits - len(body.bits)) == (Size.VERDICT_CELLS, Size.VERDICT_BITS)
 

@@ -16,7 +16,7 @@ from devnet.ledger import Pending
 from devnet.messages import transaction_messages
 from devnet.trace import Trace
 from scripts.stage import DAY, TON, Pair, World, account_of_name, key_of, public
-from wrappers import escrow, node, node_rare, registry
+from wrappers import claims, escrow, node, node_rare, registry, verdicts
 from wrappers.cells import address_of
 from wrappers.code import Contract, code_hash
 from wrappers.errors import ContractError
@@ -40,7 +40,7 @@ def merkle_proof(inner: Cell) -> Cell:
 
 
 def test_g10_a_claim_with_anything_more_than_what_is_signed_is_refused(world: World, pair: Pair) -> None:
-    entries, roots = node.batch(one(world, pair))
+    entries, roots = claims.batch(one(world, pair))
     until = world.ledger.now + 60
     claim = Claim(world.node(pair.node).node_id, 0, until, 1, 0, bytes(entries.hash), bytes(roots.hash))
     body = begin_cell().store_bytes(sign(claim, world.enclave_key)).store_uint(0, 32).store_uint(until, 32)
@@ -192,7 +192,7 @@ def test_g3_unbonding_does_not_prolong_the_claims_of_an_expired_key(world: World
 
 def test_every_message_to_a_node_is_read_to_its_end(world: World, pair: Pair) -> None:
     world.send(world.operator, pair.node, TON, None)
-    verdict = node.verdict(world.verdict(pair.node))
+    verdict = verdicts.verdict(world.verdict(pair.node))
     cases = [
         (world.attestation, verdict),
         (pair.escrow, node.paid(2, world.client.account, 0, TON, 1)),

@@ -22,14 +22,14 @@ from scripts.stage import (
     make_pair,
     public,
 )
-from wrappers import node, node_rare
+from wrappers import claims, node, node_rare, verdicts
 from wrappers.cells import address_of
 from wrappers.errors import ContractError
 from wrappers.signed import Claim, sign
 
 
-def one(world: World, pair: Pair, cumulative: int = TON) -> list[node.ClaimEntry]:
-    return [node.ClaimEntry(pair.escrow, world.entry(pair.escrow, pair.node, cumulative), NO_HASH)]
+def one(world: World, pair: Pair, cumulative: int = TON) -> list[claims.ClaimEntry]:
+    return [claims.ClaimEntry(pair.escrow, world.entry(pair.escrow, pair.node, cumulative), NO_HASH)]
 
 
 def refused(world: World, message: Cell) -> int | None:
@@ -69,7 +69,7 @@ def test_g4_g10_a_claim_cannot_be_replayed(world: World, pair: Pair) -> None:
 def test_g10_claim_of_another_key_node_network_or_with_anything_altered_is_refused(world: World, pair: Pair) -> None:
     entries = one(world, pair)
     assert refused(world, world.claim_external(pair.node, entries, key=key_of("thief"))) == ContractError.BAD_SIGNATURE
-    cells = node.batch(entries)
+    cells = claims.batch(entries)
     until = world.ledger.now + 60
     good = Claim(world.node(pair.node).node_id, 0, until, 1, 5, bytes(cells[0].hash), bytes(cells[1].hash))
     changes = [
@@ -83,9 +83,9 @@ def test_g10_claim_of_another_key_node_network_or_with_anything_altered_is_refus
     ]
     for change in changes:
         signature = sign(replace(good, **change), world.enclave_key)  # type: ignore[arg-type]
-        message = node.claim_message(pair.node, signature, 0, until, 5, entries)
+        message = claims.claim_message(pair.node, signature, 0, until, 5, entries)
         assert refused(world, message) == ContractError.BAD_SIGNATURE, change
-    message = node.claim_message(pair.node, sign(good, world.enclave_key), 0, until, 5, entries)
+    message = claims.claim_message(pair.node, sign(good, world.enclave_key), 0, until, 5, entries)
     assert not world.ledger.send_external(message).failed
 
 
@@ -110,7 +110,7 @@ def raw_claim(world: World, pair: Pair, entries: Cell, roots: Cell, count: int) 
 
 @pytest.mark.parametrize("count", [0, 201])
 def test_claim_takes_one_to_two_hundred_entries(world: World, pair: Pair, count: int) -> None:
-    entries, roots = node.batch(one(world, pair))
+    entries, roots = claims.batch(one(world, pair))
     assert refused(world, raw_claim(world, pair, entries, roots, count)) == ContractError.WRONG_COUNT
 
 
@@ -166,18 +166,20 @@ def test_g10_receipt_altered_or_for_anything_else_is_refused(world: World, pair:
     epoch = world.escrow(pair.escrow).rows[pair.node].epoch
     key = public(world.enclave_key)
     forged = sign(good, key_of("thief"))
-    trace = world.send(world.stranger, pair.node, TON, node.claim_receipt(key, pair.escrow, epoch, good, forged, entry))
+    trace = world.send(
+        world.stranger, pair.node, TON, claims.claim_receipt(key, pair.escrow, epoch, good, forged, entry)
+    )
     assert code_of(trace) == ContractError.BAD_SIGNATURE
     changes = [{"allotment": NO_HASH}, {"node": NO_HASH}, {"seq": 2}, {"terms": NO_HASH}, {"cumulative_nano": 2 * TON}]
     for change in changes:
         receipt = replace(good, **change)  # type: ignore[arg-type]
-        body = node.claim_receipt(key, pair.escrow, epoch, receipt, sign(receipt, world.enclave_key), entry)
+        body = claims.claim_receipt(key, pair.escrow, epoch, receipt, sign(receipt, world.enclave_key), entry)
         assert code_of(world.send(world.stranger, pair.node, TON, body)) == ContractError.WRONG_RECEIPT, change
     for wrong_epoch, wrong_escrow in ((epoch + 1, pair.escrow), (epoch, account_of_name("escrow"))):
-        body = node.claim_receipt(key, wrong_escrow, wrong_epoch, good, sign(good, world.enclave_key), entry)
+        body = claims.claim_receipt(key, wrong_escrow, wrong_epoch, good, sign(good, world.enclave_key), entry)
         assert code_of(world.send(world.stranger, pair.node, TON, body)) == ContractError.WRONG_RECEIPT
     stranger_key = public(key_of("thief"))
-    body = node.claim_receipt(stranger_key, pair.escrow, epoch, good, forged, entry)
+    body = claims.claim_receipt(stranger_key, pair.escrow, epoch, good, forged, entry)
     assert code_of(world.send(world.stranger, pair.node, TON, body)) == ContractError.KEY_ENDED
 
 
@@ -385,7 +387,7 @@ def test_g4_a_node_opened_again_at_its_address_is_another_node(world: World, pai
     assert account == pair.node and not trace.failed
     assert world.node(account).epoch > old.epoch and world.node(account).node_id != old.node_id
     verdict = replace(world.verdict(account), epoch=old.epoch)
-    body = node.verdict(verdict, world.consent(account))
+    body = verdicts.verdict(verdict, world.consent(account))
     trace = world.tell(world.attestation, account, TON, body)
     assert code_of(trace) == ContractError.WRONG_EPOCH
 

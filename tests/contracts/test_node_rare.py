@@ -14,19 +14,20 @@ from test_node import one, refused
 from attestation.onchain.state import VerifierState
 from devnet.trace import Trace
 from scripts.stage import DAY, TON, Pair, World, account_of_name, built_world, key_of, make_pair, public
-from wrappers import node, node_rare, registry
+from wrappers import claims, node, node_rare, registry, verdicts
 from wrappers.code import Contract, code_hash, rare_program
 from wrappers.errors import ContractError
 from wrappers.gas import Gas
 from wrappers.ops import Op
-from wrappers.signed import Acceptance, KeyConsent, Notary, Terms, job_id, sign
+from wrappers.receipts import Terms
+from wrappers.signed import Acceptance, KeyConsent, Notary, job_id, sign
 
 IMAGE, MACHINE = b"\x11" * 32, b"\x22" * 32
 ESCROW, REPORTER, TREASURY = (account_of_name(name) for name in ("harmed", "reporter", "treasury"))
 
 
-def told(world: World, pair: Pair, body: node.VerdictBody, consent: bytes | None) -> int | None:
-    trace = world.tell(world.attestation, pair.node, TON, node.verdict(body, consent))
+def told(world: World, pair: Pair, body: verdicts.VerdictBody, consent: bytes | None) -> int | None:
+    trace = world.tell(world.attestation, pair.node, TON, verdicts.verdict(body, consent))
     return code_of(trace) if trace.failed else None
 
 
@@ -164,7 +165,7 @@ def test_a_node_that_was_never_attested_has_no_standing(world: World) -> None:
 def test_g5_under_a_compromised_image_only_what_was_acknowledged_is_paid(world: World, pair: Pair) -> None:
     stands(world, pair, 2)
     entry = world.entry(pair.escrow, pair.node, TON, acked=TON // 4)
-    item = node.ClaimEntry(pair.escrow, entry, bytes(32))
+    item = claims.ClaimEntry(pair.escrow, entry, bytes(32))
     assert not world.claim(pair.node, [item]).failed
     assert world.node(pair.node).earned_nano == TON // 4
 

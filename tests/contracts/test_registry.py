@@ -12,7 +12,7 @@ from attestation.onchain.state import ChainPolicy, genesis_state
 from chain.api import Status
 from devnet.ledger import Ledger
 from scripts.stage import HOUR, SIMULATED_ROOT, TON, Pair, World, account_of_name, built_world, key_of, public
-from wrappers import escrow, node, registry
+from wrappers import escrow, node, registry, verdicts
 from wrappers.code import Contract, code, code_hash
 from wrappers.errors import ContractError
 from wrappers.ops import Op
@@ -210,7 +210,7 @@ def test_a_verdict_gives_the_node_its_key(world: World) -> None:
 
 
 def test_g10_only_the_attestation_contract_names_a_key(world: World, pair: Pair) -> None:
-    verdict = node.verdict(world.verdict(pair.node, key_of("thief")))
+    verdict = verdicts.verdict(world.verdict(pair.node, key_of("thief")))
     for source in (world.stranger.account, world.governor.account, world.registry, world.operator.account, pair.node):
         trace = world.tell(source, pair.node, TON, verdict)
         assert trace.failed[0].exit_code == ContractError.NOT_ALLOWED

@@ -14,12 +14,13 @@ from test_fees import claim_receipt_body
 from devnet.trace import Trace
 from protocol.pricing import Stop, charge
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World, key_of, public
-from wrappers import court, escrow, escrow_rare, job, node
+from wrappers import claims, court, escrow, escrow_rare, job
 from wrappers.code import Contract, code_hash, rare_program
 from wrappers.errors import ContractError
 from wrappers.node_rare import accept_job, unbond, withdraw_stake
+from wrappers.receipts import InnerReceipt, Receipt
 from wrappers.registry import Kind, child_address
-from wrappers.signed import Acceptance, InnerReceipt, JobResult, Receipt, node_id, sign
+from wrappers.signed import Acceptance, JobResult, node_id, sign
 
 PROGRAM = rare_program(Contract.NODE)
 HONEST = charge(PRICES, USAGE, Stop.END)
@@ -141,7 +142,7 @@ def test_g4_one_lie_is_punished_once(case: Case) -> None:
 def test_g5_claims_in_flight_after_a_slash_are_paid_what_the_client_acknowledged(case: Case) -> None:
     world, pair = case.world, case.pair
     entry = world.entry(pair.escrow, pair.node, TON, acked=TON // 8)
-    message = world.claim_external(pair.node, [node.ClaimEntry(pair.escrow, entry, NO_HASH)])
+    message = world.claim_external(pair.node, [claims.ClaimEntry(pair.escrow, entry, NO_HASH)])
     receipt = claim_receipt_body(world, pair)
     assert not case.accuse(case.equivocation()).failed
     world.ledger.send_external(message)

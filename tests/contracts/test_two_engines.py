@@ -18,7 +18,7 @@ from scripts.engines.replay import Comparison, judge, replay, why_not_here
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World
 from scripts.two_engines import FEWEST, MOST_TOO_DEEP, report
 from wrappers.cells import EMPTY, from_boc
-from wrappers.node import ClaimEntry
+from wrappers.claims import ClaimEntry
 
 with_both = pytest.mark.skipif(why_not_here() is not None, reason=str(why_not_here()))
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from pytoniq_core import begin_cell
 
 from chain.decode import decode_message
-from wrappers import escrow, node
+from wrappers import claims, escrow, node, verdicts
 from wrappers.cells import CellError
 from wrappers.code import Contract, code
+from wrappers.receipts import Receipt, Terms
 from wrappers.registry import Kind, Parameters, RegistryState, child_address, stub_state_init
 from wrappers.rows import Fee, KeyRow, Row, RowTerms, Shares, payable
-from wrappers.signed import Receipt, Terms
 
 IDS = st.binary(min_size=32, max_size=32)
 NAMED = IDS.filter(any)
@@ -97,21 +97,21 @@ def test_registry_state_round_trip(a: bytes, b: bytes, c: bytes, parameters: Par
     assert RegistryState.from_cell(state.to_cell()) == state
 
 
-ENTRIES = st.builds(node.Entry, U64, U32, U64, U64, IDS, st.binary(min_size=64, max_size=64))
+ENTRIES = st.builds(claims.Entry, U64, U32, U64, U64, IDS, st.binary(min_size=64, max_size=64))
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.builds(node.ClaimEntry, IDS, ENTRIES, IDS), min_size=1, max_size=10), U32, U32, U64)
-def test_claim_message_round_trip(entries: list[node.ClaimEntry], seqno: int, until: int, tokens: int) -> None:
-    message = node.claim_message(bytes(32), bytes(64), seqno, until, tokens, entries)
-    body = node.ClaimMessage.from_cell(decode_message(message).body)
-    assert body == node.ClaimMessage(bytes(64), seqno, until, tokens, tuple(entries))
+@given(st.lists(st.builds(claims.ClaimEntry, IDS, ENTRIES, IDS), min_size=1, max_size=10), U32, U32, U64)
+def test_claim_message_round_trip(entries: list[claims.ClaimEntry], seqno: int, until: int, tokens: int) -> None:
+    message = claims.claim_message(bytes(32), bytes(64), seqno, until, tokens, entries)
+    body = claims.ClaimMessage.from_cell(decode_message(message).body)
+    assert body == claims.ClaimMessage(bytes(64), seqno, until, tokens, tuple(entries))
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.builds(node.VerdictBody, U64, IDS, U32, U32, st.integers(0, 255), IDS, IDS), row_terms)
-def test_small_rows_round_trip(verdict: node.VerdictBody, terms: RowTerms) -> None:
-    assert node.VerdictBody.from_cell(verdict.to_cell()) == verdict
+@given(st.builds(verdicts.VerdictBody, U64, IDS, U32, U32, st.integers(0, 255), IDS, IDS), row_terms)
+def test_small_rows_round_trip(verdict: verdicts.VerdictBody, terms: RowTerms) -> None:
+    assert verdicts.VerdictBody.from_cell(verdict.to_cell()) == verdict
     assert RowTerms.from_cell(terms.to_cell()) == terms
 
 
@@ -124,7 +124,9 @@ def test_what_is_not_a_state_is_refused() -> None:
             read(junk)
     for count in (0, 201):
         with pytest.raises(ValueError, match="1 to 200"):
-            node.batch([node.ClaimEntry(bytes(32), node.Entry(0, 0, 0, 0, bytes(32), bytes(64)), bytes(32))] * count)
+            claims.batch(
+                [claims.ClaimEntry(bytes(32), claims.Entry(0, 0, 0, 0, bytes(32), bytes(64)), bytes(32))] * count
+            )
 
 
 def test_addresses_differ_by_every_part() -> None:
@@ -148,5 +150,5 @@ def test_payable_is_what_the_contract_would_pay() -> None:
 
 def test_receipts_root_is_the_dictionary_by_seq() -> None:
     receipts = [Receipt(bytes(32), bytes(32), seq, bytes(32), 1, seq, bytes(32), bytes(32)) for seq in (1, 2, 3)]
-    assert node.receipts_root([]) == bytes(32)
-    assert node.receipts_root(receipts) == node.receipts_root(receipts[::-1]) != node.receipts_root(receipts[:2])
+    assert claims.receipts_root([]) == bytes(32)
+    assert claims.receipts_root(receipts) == claims.receipts_root(receipts[::-1]) != claims.receipts_root(receipts[:2])

@@ -16,7 +16,7 @@ from chain.wallet import Wallet
 from devnet.network import DEVNET_GLOBAL_ID
 from devnet.node import DATABASE_FILE
 from devnet.store import Store
-from wrappers.node import ClaimMessage
+from wrappers.claims import ClaimMessage
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(170)]
 

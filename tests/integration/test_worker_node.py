@@ -44,10 +44,11 @@ from worker.agent.run import ground
 from wrappers.code import Contract, code_hash
 from wrappers.escrow import EscrowConfig, EscrowState, FirstAllotment
 from wrappers.node import NodeState
+from wrappers.receipts import Voucher
 from wrappers.registry import Kind as ChildKind
 from wrappers.registry import child_address, open_escrow
 from wrappers.rows import Row, RowTerms
-from wrappers.signed import Release, Voucher, network_id, verify
+from wrappers.signed import Release, network_id, verify
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(170)]
 

@@ -6,8 +6,8 @@ from app.audit.core.facts import Facts
 from chain.api import Transaction
 from scripts.stage import DAY, HOUR, NO_HASH, TON, World, built_world, key_of
 from wrappers import escrow, escrow_rare, node_rare
-from wrappers.node import ClaimEntry
-from wrappers.signed import Terms
+from wrappers.claims import ClaimEntry
+from wrappers.receipts import Terms
 
 
 def facts_of(world: World, account: bytes) -> Facts:

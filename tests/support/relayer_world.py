@@ -33,24 +33,14 @@ from protocol.sealing import SealedRequest, SealingKeyPair, seal
 from protocol.stream import ResponseReader, ResponseWriter
 from scripts.attest_stage import bare_state
 from wrappers.cells import to_boc
+from wrappers.claims import ClaimEntry, ClaimMessage, Entry, batch, claim_message, receipts_root
 from wrappers.escrow import EscrowState
-from wrappers.node import ClaimEntry, ClaimMessage, Entry, NodeState, batch, claim_message, receipts_root
+from wrappers.node import NodeState
+from wrappers.receipts import InnerReceipt, Receipt, Terms, Voucher
 from wrappers.registry import Kind as ChildKind
 from wrappers.registry import child_address
 from wrappers.rows import KeyRow, Row, RowTerms
-from wrappers.signed import (
-    Claim,
-    InnerReceipt,
-    Receipt,
-    Release,
-    Terms,
-    Voucher,
-    allotment_id,
-    network_id,
-    node_id,
-    sign,
-    verify,
-)
+from wrappers.signed import Claim, Release, allotment_id, network_id, node_id, sign, verify
 
 GLOBAL_ID = -7001
 REGISTRY = b"\x0a" * 32

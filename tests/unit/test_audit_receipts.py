@@ -20,10 +20,11 @@ from protocol.receipts import IssuedReceipt, SignedReceipt
 from scripts.stage import World, built_world, make_pair, public
 from tests.support.audit_world import facts_of
 from wrappers.cells import to_boc
-from wrappers.node import ClaimEntry, receipts_root
+from wrappers.claims import ClaimEntry, receipts_root
 from wrappers.ops import Op
 from wrappers.prices import PRICES
-from wrappers.signed import InnerReceipt, Receipt, Terms, sign
+from wrappers.receipts import InnerReceipt, Receipt, Terms
+from wrappers.signed import sign
 
 TERMS = Terms(b"\x41" * 32, 3 << 20, 1 << 20, 7 << 20, 11 << 20, 1000)
 USAGE = Usage(prompt_tokens=500, cached_tokens=100, completion_tokens=60, reasoning_tokens=20)

@@ -23,7 +23,8 @@ from worker.enclave.judge import answer_to
 from worker.enclave.keys import Keys
 from worker.link import Failed, Judge, Judged
 from wrappers.cells import to_boc
-from wrappers.committee import CommitteeVerdict, Question, document_cell
+from wrappers.committee import CommitteeVerdict, Question
+from wrappers.documents import document_cell
 from wrappers.signed import verify
 
 MIRROR = Mirror(Product.GENOA)

@@ -8,7 +8,7 @@ import pytest
 from pytoniq_core import Cell, begin_cell
 
 from scripts.stage import TON, Pair, World, account_of_name, built_world, key_of, make_pair
-from wrappers import escrow, escrow_rare, node, node_rare
+from wrappers import escrow, escrow_rare, node_rare, verdicts
 from wrappers.ops import Op
 
 
@@ -70,7 +70,7 @@ def test_g20_the_governor_moves_no_deposit_and_no_stake(world: World, pair: Pair
 def test_g20_the_governor_names_no_key(world: World, pair: Pair) -> None:
     snapshot = world.ledger.snapshot()
     before = world.node(pair.node)
-    verdict = node.verdict(world.verdict(pair.node, key_of("the governor's")))
+    verdict = verdicts.verdict(world.verdict(pair.node, key_of("the governor's")))
     for source in (world.governor.account, world.registry):
         for target in (world.registry, world.attestation, pair.node):
             assert world.tell(source, target, TON, verdict).failed

@@ -15,7 +15,7 @@ from attestation.witness import attest_message
 from devnet.trace import Trace
 from scripts.compile import source
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, key_of, make_pair, public
-from wrappers import escrow, escrow_rare, node, node_rare
+from wrappers import claims, escrow, escrow_rare, node_rare
 from wrappers.code import Contract
 from wrappers.signed import sign
 
@@ -106,7 +106,7 @@ def test_g8_who_carries_a_message_for_others_gains_nothing(world: World, pair: P
     entry = world.entry(pair.escrow, pair.node, TON)
     receipt = world.receipt(pair.escrow, pair.node, entry)
     epoch = world.escrow(pair.escrow).rows[pair.node].epoch
-    claim = node.claim_receipt(
+    claim = claims.claim_receipt(
         public(world.enclave_key), pair.escrow, epoch, receipt, sign(receipt, world.enclave_key), entry
     )
     lower = escrow_rare.lower(pair.node, TON, world.release(pair.escrow, pair.node, TON))
@@ -127,7 +127,7 @@ def test_g8_who_carries_a_message_for_others_gains_nothing(world: World, pair: P
 
 
 def test_g8_posting_a_claim_costs_its_poster_nothing_and_brings_nothing(world: World, pair: Pair) -> None:
-    item = node.ClaimEntry(pair.escrow, world.entry(pair.escrow, pair.node, TON), NO_HASH)
+    item = claims.ClaimEntry(pair.escrow, world.entry(pair.escrow, pair.node, TON), NO_HASH)
     trace = world.ledger.send_external(world.claim_external(pair.node, [item]))
     assert not trace.failed
     assert {tx.account for tx in trace.transactions} == {pair.node, pair.escrow, world.payout}

@@ -8,7 +8,7 @@ import pytest
 
 from client.audit import verify_chain
 from protocol.receipts import IssuedReceipt, SignedReceipt
-from wrappers.signed import InnerReceipt, Receipt
+from wrappers.receipts import InnerReceipt, Receipt
 
 INNER = InnerReceipt(bytes(32), bytes(32), 1, 0, 1, 0, 0, bytes(32), bytes(32), bytes(32))
 

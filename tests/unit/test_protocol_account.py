@@ -19,7 +19,8 @@ from protocol.errors import Code, Equivocation, Malformed, NotAuthentic, OurFaul
 from protocol.frames import Refusal
 from protocol.pricing import Stop, maximum
 from protocol.receipts import UNMEASURED, IssuedReceipt, SignedReceipt
-from wrappers.signed import InnerReceipt, Receipt, Terms, Voucher, sign
+from wrappers.receipts import InnerReceipt, Receipt, Terms, Voucher
+from wrappers.signed import sign
 
 ALLOTMENT, NODE_ID = b"a" * 32, b"i" * 32
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)

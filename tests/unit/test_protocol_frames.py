@@ -26,7 +26,7 @@ from protocol.receipts import (
     inner_from_bytes,
     inner_to_bytes,
 )
-from wrappers.signed import InnerReceipt, Receipt
+from wrappers.receipts import InnerReceipt, Receipt
 
 IDS = st.binary(min_size=32, max_size=32)
 U32, U64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)

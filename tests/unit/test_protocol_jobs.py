@@ -15,7 +15,7 @@ from protocol.pricing import Stop, Usage, charge
 from protocol.sealing import SealingKeyPair
 from wrappers.cells import CellError
 from wrappers.job import JobSpec, Outcome
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 NETWORK, JOB, JOB_ID = b"N" * 32, b"J" * 32, b"I" * 32
 TERMS = Terms(b"m" * 32, 1 << 20, 1 << 19, 1 << 21, 1 << 21, 5)

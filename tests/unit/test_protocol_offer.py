@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from protocol.errors import Malformed, NotAuthentic, OurFault
 from protocol.offer import MAX_MODELS, MAX_OFFER_BYTES, MAX_SEALING_SECONDS, AnnouncedKey, ModelOffer, NodeOffer
 from protocol.sealing import PUBLIC_KEY_BYTES, SealingKeyPair
-from wrappers.signed import Terms, node_id
+from wrappers.receipts import Terms
+from wrappers.signed import node_id
 
 NETWORK, NODE = b"w" * 32, b"n" * 32
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)

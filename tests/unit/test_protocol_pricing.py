@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocol.errors import OurFault
 from protocol.pricing import MAX_TOKENS, Stop, Usage, charge, completion_budget, maximum
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 PRICES = st.integers(0, 1 << 40)
 TERMS = st.builds(Terms, st.just(bytes(32)), PRICES, PRICES, PRICES, PRICES, st.integers(0, 1 << 40))

@@ -24,7 +24,8 @@ from protocol.sealing import (
     public_key_hash,
     seal,
 )
-from wrappers.signed import Terms, Voucher, allotment_id, sign
+from wrappers.receipts import Terms, Voucher
+from wrappers.signed import allotment_id, sign
 
 NETWORK, ESCROW, NODE, REQUEST = (bytes([i]) * 32 for i in range(1, 5))
 VOUCHER_KEY = Ed25519PrivateKey.from_private_bytes(b"v" * 32)

@@ -56,7 +56,8 @@ from protocol.stream import (
     Started,
     response_key,
 )
-from wrappers.signed import InnerReceipt, Receipt, Terms, sign
+from wrappers.receipts import InnerReceipt, Receipt, Terms
+from wrappers.signed import sign
 
 SECRET, REQUEST, NONCE = b"s" * 32, b"r" * 32, b"n" * 32
 ENC = b"e" * ENC_BYTES

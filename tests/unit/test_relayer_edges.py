@@ -37,8 +37,8 @@ from relayer.core.policy import SettlePolicy
 from relayer.core.tally import Tally
 from relayer.errors import STATUS, ConfigError, Refusal
 from wrappers.cells import to_boc
+from wrappers.claims import ClaimMessage
 from wrappers.escrow import NextKey
-from wrappers.node import ClaimMessage
 
 
 def _load() -> ModuleType:

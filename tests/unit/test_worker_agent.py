@@ -44,8 +44,9 @@ from worker.link import (
 from wrappers.escrow import EscrowState, NextKey
 from wrappers.node import NodeExtras, NodeState
 from wrappers.prices import Prices
+from wrappers.receipts import Voucher
 from wrappers.rows import KeyRow, Row, RowTerms
-from wrappers.signed import Voucher, allotment_id, sign
+from wrappers.signed import allotment_id, sign
 
 NETWORK, REGISTRY, NODE, ESCROW = b"N" * 32, b"R" * 32, b"n" * 32, b"e" * 32
 KEY, RELEASE_KEY, OTHER_KEY = b"k" * 32, b"r" * 32, b"o" * 32

@@ -17,8 +17,9 @@ from worker.agent.journal import Journal
 from worker.agent.store import SignedRelease
 from worker.link import Answer, Cancel, Issued, Post, Stored
 from wrappers.escrow import EscrowState
+from wrappers.receipts import Receipt, Voucher
 from wrappers.rows import Row, RowTerms
-from wrappers.signed import Receipt, Voucher, allotment_id, sign
+from wrappers.signed import allotment_id, sign
 
 NETWORK, NODE, ESCROW, KEY, RELEASE_KEY = b"N" * 32, b"n" * 32, b"e" * 32, b"k" * 32, b"r" * 32
 ALLOTMENT = allotment_id(NETWORK, ESCROW, 17, NODE)

@@ -47,8 +47,9 @@ from worker.link import (
     Stored,
 )
 from wrappers.cells import from_boc
-from wrappers.node import ClaimMessage, batch, receipts_root
-from wrappers.signed import Claim, Terms, Voucher, allotment_id, node_id, verify
+from wrappers.claims import ClaimMessage, batch, receipts_root
+from wrappers.receipts import Terms, Voucher
+from wrappers.signed import Claim, allotment_id, node_id, verify
 
 NETWORK, NODE, EPOCH, ESCROW, ROW_EPOCH = b"N" * 32, b"n" * 32, 41, b"e" * 32, 17
 NODE_ID = node_id(NETWORK, NODE, EPOCH)

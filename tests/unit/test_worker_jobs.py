@@ -19,7 +19,8 @@ from worker.job_messages import JobAccepted, JobBegin, JobDrop, JobFinished, Job
 from worker.link import Failed
 from wrappers.cells import to_boc
 from wrappers.job import Outcome
-from wrappers.signed import Acceptance, JobResult, Terms, job_id, verify
+from wrappers.receipts import Terms
+from wrappers.signed import Acceptance, JobResult, job_id, verify
 
 JOB, JOB_EPOCH = b"j" * 32, 77
 SECRET = b"s" * 32

@@ -21,10 +21,11 @@ from worker.agent.store import Account, Store
 from worker.agent.view import ChainView
 from worker.link import ClaimLine, ClaimSigned
 from wrappers.cells import from_boc
+from wrappers.claims import MAX_CLAIM_ENTRIES, Entry, claim_receipt
 from wrappers.escrow import EscrowState
-from wrappers.node import MAX_CLAIM_ENTRIES, Entry, NodeState, claim_receipt
+from wrappers.node import NodeState
+from wrappers.receipts import Receipt
 from wrappers.rows import KeyRow, payable
-from wrappers.signed import Receipt
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from chain.wallet import Wallet
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
 from worker.agent.view import ChainView, NodeMissing
 from wrappers.cells import CellError
-from wrappers.committee import Ask, CommitteeState, Member, Request, Vote, answer
+from wrappers.committee import CommitteeState, Member, Request, Vote
+from wrappers.committee_messages import Ask, answer
 from wrappers.node import NodeState
 from wrappers.node_rare import present
 

@@ -23,7 +23,7 @@ from worker.agent.store import KeptReceipt, Store, StoreError
 from worker.agent.streams import Answering, Sink
 from worker.agent.view import ChainView, NodeMissing
 from wrappers.cells import from_boc
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from worker.agent.run import Ground
 from worker.agent.store import Account, Store
 from worker.agent.view import ChainView, NodeMissing, NodeView
 from wrappers.code import Contract, code_hash
-from wrappers.committee import LEAVE_SECONDS, CommitteeState, leave, withdraw_bond
+from wrappers.committee import LEAVE_SECONDS, CommitteeState
+from wrappers.committee_messages import leave, withdraw_bond
 from wrappers.fees import Fees
 from wrappers.node import NodeConfig
 from wrappers.node_rare import collect, present, unbond, withdraw_stake

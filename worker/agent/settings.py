@@ -16,7 +16,7 @@ from worker.agent.operations import OperationRefused, Operator
 from wrappers import node_rare
 from wrappers.cells import from_boc
 from wrappers.node import NodeState
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 SETTING_NANO = 80_000_000
 """Above the need of a setting with the rent of a new price; what is not used comes back."""

@@ -22,7 +22,9 @@ from chain.api import Chain, Head
 from chain.outgoing import Outgoing
 from chain.wallet import Wallet
 from worker.agent.duty import committee_state
-from wrappers.committee import Ask, CommitteeState, Request, conclude, document_cell, draw
+from wrappers.committee import CommitteeState, Request
+from wrappers.committee_messages import Ask, conclude, draw
+from wrappers.documents import document_cell
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from protocol.stream import ResponseWriter
 from worker.enclave.wire import Outbox
 from worker.engine import api as engine_api
 from worker.engine.request import bounds, is_chat, validate
-from wrappers.signed import InnerReceipt, Terms
+from wrappers.receipts import InnerReceipt, Terms
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from protocol.receipts import IssuedReceipt
 from protocol.sealing import SealedRequest
 from worker.enclave.keys import Keys
 from worker.link import ClaimLine
-from wrappers.node import ClaimEntry, Entry, batch, claim_message, receipts_root
-from wrappers.signed import Claim, InnerReceipt, Receipt, sign
+from wrappers.claims import ClaimEntry, Entry, batch, claim_message, receipts_root
+from wrappers.receipts import InnerReceipt, Receipt
+from wrappers.signed import Claim, sign
 
 
 class BooksError(Exception):

@@ -21,7 +21,7 @@ from protocol.opening import Endpoint
 from protocol.pricing import MAX_TOKENS, Stop, Usage, maximum
 from worker.engine import api
 from worker.engine.request import bounds, is_chat, validate
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 log = logging.getLogger(__name__)
 

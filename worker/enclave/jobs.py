@@ -35,7 +35,8 @@ from worker.job_messages import (
 from worker.link import Introduce, LinkError, Message
 from wrappers.cells import CellError, from_boc
 from wrappers.job import JobSpec
-from wrappers.signed import Acceptance, JobResult, Terms, job_id, node_id, sign
+from wrappers.receipts import Terms
+from wrappers.signed import Acceptance, JobResult, job_id, node_id, sign
 
 MAX_JOBS = 4
 """Held in memory at once."""

@@ -56,7 +56,8 @@ from worker.link import (
     Stored,
 )
 from wrappers.cells import to_boc
-from wrappers.signed import Terms, node_id
+from wrappers.receipts import Terms
+from wrappers.signed import node_id
 
 log = logging.getLogger(__name__)
 

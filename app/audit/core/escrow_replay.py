@@ -13,9 +13,9 @@ from pytoniq_core import Slice
 from app.audit.core.history import brought, gas_price, phases, spent
 from app.audit.core.messages import op_of, payment, succeeded
 from chain.api import Transaction
+from wrappers.claims import Entry
 from wrappers.escrow import EscrowConfig, FirstAllotment
 from wrappers.gas import TEN_YEARS, Gas, Size
-from wrappers.node import Entry
 from wrappers.ops import Op
 from wrappers.prices import Prices
 from wrappers.rows import ENDED, KeyRow, RowTerms, part

@@ -10,8 +10,9 @@ from app.audit.core.history import brought, gas_price, phases, rent_paid, spent,
 from app.audit.core.messages import op_of, payment, received, succeeded
 from chain.api import Transaction
 from wrappers.cells import CellError
+from wrappers.claims import ClaimMessage
 from wrappers.gas import Gas
-from wrappers.node import ClaimMessage, NodeConfig, NodeState
+from wrappers.node import NodeConfig, NodeState
 from wrappers.ops import Op
 from wrappers.registry import Kind, child_address
 from wrappers.signed import network_id

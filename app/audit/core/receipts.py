@@ -18,12 +18,15 @@ from protocol.pricing import charge
 from protocol.receipts import IssuedReceipt, usage_of
 from wrappers import court
 from wrappers.cells import CellError, from_boc
+from wrappers.claims import ClaimMessage, batch, receipts_root
 from wrappers.code import Contract, rare_program
 from wrappers.court import Accused, Place, SignedReceipt
 from wrappers.fees import Fees
-from wrappers.node import ClaimMessage, NodeState, VerdictBody, batch, receipts_root
+from wrappers.node import NodeState
 from wrappers.ops import Op
-from wrappers.signed import Claim, Receipt, Terms, allotment_id, node_id, verify
+from wrappers.receipts import Receipt, Terms
+from wrappers.signed import Claim, allotment_id, node_id, verify
+from wrappers.verdicts import VerdictBody
 
 MOST_STARTS = 300
 """Longer claims are recomputed only from where the one before them ended."""

@@ -47,10 +47,11 @@ from protocol.stream import ResponseWriter
 from scripts.attest_stage import bare_state
 from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
+from wrappers.receipts import InnerReceipt, Receipt, Terms
 from wrappers.registry import Kind as Child
 from wrappers.registry import child_address
 from wrappers.rows import KeyRow, Row, RowTerms
-from wrappers.signed import InnerReceipt, Receipt, Release, Terms, allotment_id, network_id, node_id, sign
+from wrappers.signed import Release, allotment_id, network_id, node_id, sign
 
 GLOBAL_ID = -7001
 REGISTRY = b"\x11" * 32

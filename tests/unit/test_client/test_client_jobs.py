@@ -27,7 +27,7 @@ from worker.enclave.job_run import worst_case
 from worker.engine.api import ModelInfo
 from wrappers.cells import to_boc
 from wrappers.job import JobConfig, JobSpec, Outcome
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 TERMS = Terms(b"m" * 32, 1 << 20, 1 << 19, 3 << 20, 3 << 20, 5)
 MODEL = ModelOffer("tiny", 1000, TERMS)

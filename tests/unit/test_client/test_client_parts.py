@@ -19,7 +19,7 @@ from protocol.opening import Endpoint
 from protocol.pricing import completion_budget
 from worker.engine.api import ModelInfo
 from worker.engine.request import bounds, validate
-from wrappers.signed import Terms
+from wrappers.receipts import Terms
 
 
 async def test_the_relayers_documents_are_hints_that_are_read_strictly(world: Any, behave: Any) -> None:
