@@ -15,10 +15,10 @@ from chain.outgoing import Outgoing
 from chain.wait import WaitTimeout, until
 from chain.wallet import Wallet
 from protocol.siblings import may_be_child
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.code import Contract, rare_program
 from wrappers.node import NodeState
-from wrappers.registry import Kind, child_address
 
 SYNC_NANO = 250_000_000
 """Pays the verifier, the way and the node's worst case of 32 retired keys; the rest stays in the node's gas reserve."""

@@ -31,9 +31,9 @@ from devnet.engine import DevnetError
 from scripts.deploy.cli import nano
 from scripts.deploy.plan import PlanError
 from worker.agent.operations import OperationRefused
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.claims import ClaimMessage, receipts_root
-from wrappers.registry import Kind, child_address
 
 PROMPT = "In one short paragraph: why is the sky blue?"
 MAX_TOKENS = 96

@@ -10,11 +10,12 @@ from chain.api import AccountState, Chain, ChainError, Head, Status
 from client.errors import Uncertain, Untrusted
 from client.trust import NetworkFacts
 from protocol.siblings import job_of, may_be_child
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.escrow import EscrowState
 from wrappers.job import JobState
 from wrappers.node import NodeState
-from wrappers.registry import Kind, RegistryState, child_address
+from wrappers.registry import RegistryState
 from wrappers.signed import job_id
 
 

@@ -32,10 +32,10 @@ from protocol.job_lines import Answer, read_answers
 from protocol.jobs import JobInput, Result, open_result, seal_job
 from wrappers import escrow_rare
 from wrappers import job as messages
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import to_boc
 from wrappers.code import Contract, code_hash, rare_program
 from wrappers.job import JobConfig, JobState
-from wrappers.registry import Kind, child_address
 from wrappers.signed import Delivery, job_id, sign
 
 SHOWN_SECONDS = 60.0

@@ -27,10 +27,10 @@ from protocol.link_messages import ReleaseRequest
 from wrappers import escrow as messages
 from wrappers import escrow_rare as rare
 from wrappers import registry as births
+from wrappers.addresses import Kind, child_address
 from wrappers.code import Contract, code_hash
 from wrappers.escrow import CloseRelease, EscrowConfig, EscrowState, FirstAllotment
 from wrappers.fees import Fees
-from wrappers.registry import Kind, child_address
 from wrappers.rows import ENDED, Fee, Row, RowTerms, Shares
 from wrappers.signed import Release, verify
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pytoniq_core import Cell
 
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.escrow import STUB_BITS
 from wrappers.job import JobState
-from wrappers.registry import Kind, child_address
 
 
 def may_be_child(data: Cell, kind: Kind, account: bytes, registry: bytes) -> bool:

@@ -23,9 +23,9 @@ from chain.wallet import Wallet, external_message
 from devnet.ledger import Ledger
 from devnet.trace import Trace
 from scripts.stage import TON, key_of, public
+from wrappers.addresses import singleton_address, singleton_state_init
 from wrappers.code import Contract, code
 from wrappers.ops import Op
-from wrappers.registry import singleton_address, singleton_state_init
 from wrappers.signed import GenesisState, network_id, sign
 
 

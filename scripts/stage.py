@@ -25,14 +25,15 @@ from chain.outgoing import Outgoing
 from chain.wallet import Wallet, external_message
 from devnet.ledger import Ledger
 from devnet.trace import Trace
-from wrappers import claims, escrow, node, registry, verdicts
+from wrappers import addresses, claims, escrow, node, registry, verdicts
+from wrappers.addresses import Kind
 from wrappers.claims import ClaimEntry, Entry
 from wrappers.code import Contract, code, code_hash
 from wrappers.court import CourtState
 from wrappers.fees import Fees
 from wrappers.prices import Prices
 from wrappers.receipts import Receipt, Voucher
-from wrappers.registry import Kind, Parameters, Rebuilders, RegistryState
+from wrappers.registry import Parameters, Rebuilders, RegistryState
 from wrappers.rows import Fee, RowTerms, Shares
 from wrappers.signed import Claim, GenesisState, KeyConsent, Release, network_id, sign
 
@@ -91,11 +92,11 @@ class World:
     machine: SimulatedTee = field(default_factory=lambda: SimulatedTee(b"machine"))
 
     def __post_init__(self) -> None:
-        self.registry = registry.singleton_address(code(Contract.REGISTRY), public(self.genesis_key), 0)
+        self.registry = addresses.singleton_address(code(Contract.REGISTRY), public(self.genesis_key), 0)
         self.attestation = account_of_name("attestation")
         if self.verifier:
-            self.attestation = registry.singleton_address(code(Contract.ATTESTATION), public(self.genesis_key), 0)
-        self.court = registry.singleton_address(code(Contract.COURT), public(self.genesis_key), 0)
+            self.attestation = addresses.singleton_address(code(Contract.ATTESTATION), public(self.genesis_key), 0)
+        self.court = addresses.singleton_address(code(Contract.COURT), public(self.genesis_key), 0)
         self.network = network_id(self.ledger.global_id, self.registry)
         self.fees = Fees(Prices.from_config(self.ledger.config), self.parameters)
 
@@ -142,7 +143,7 @@ class World:
             destination=account,
             value_nano=GENESIS_NANO,
             body=self.genesis_body(account, state),
-            state_init=registry.singleton_state_init(code(contract), public(self.genesis_key), 0),
+            state_init=addresses.singleton_state_init(code(contract), public(self.genesis_key), 0),
         )
         assert not trace.failed
 
@@ -183,7 +184,7 @@ class World:
         config = node.NodeConfig(wallet.account, self.payout, public(self.release_key))
         body = registry.open_node(code_hash(Contract.NODE), index, config)
         trace = self.send(wallet, self.registry, value_nano or self.fees.open_node(), body)
-        return registry.child_address(self.registry, Kind.NODE, wallet.account, index), trace
+        return addresses.child_address(self.registry, Kind.NODE, wallet.account, index), trace
 
     def open_escrow(
         self,
@@ -198,7 +199,7 @@ class World:
         shared = first is not None and first.terms.shares is not None
         value = value_nano or self.fees.open_escrow(0, first.amount_nano if first else None, shared=shared)
         trace = self.send(wallet, self.registry, value, body)
-        return registry.child_address(self.registry, Kind.ESCROW, wallet.account, index), trace
+        return addresses.child_address(self.registry, Kind.ESCROW, wallet.account, index), trace
 
     def row_terms(self, close_timer: int = HOUR, shares: Shares | None = None) -> RowTerms:
         return RowTerms(public(self.release_key), close_timer, shares)

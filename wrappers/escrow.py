@@ -8,6 +8,7 @@ from typing import Self
 
 from pytoniq_core import Cell, begin_cell
 
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.dicts import ids_cell, load_ids
 from wrappers.ops import Op
@@ -135,8 +136,6 @@ class EscrowState:
         if s.remaining_bits or s.remaining_refs or static.remaining_bits or static.remaining_refs:
             raise CellError("data beyond the end")
         if escrow is None:
-            from wrappers.registry import Kind, child_address  # the registry's module builds on this one
-
             escrow = child_address(registry, Kind.ESCROW, owner, index)
         rows = {
             node: replace(row, allotment=allotment_id(network, escrow, row.epoch, node)) for node, row in bare.items()

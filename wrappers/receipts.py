@@ -1,4 +1,4 @@
-"""Terms, voucher, receipt: what a request may cost, the consent to pay, what it cost; signed as in `wrappers.signed`."""
+"""Terms, voucher, receipt: what a request may cost, consent to pay, what it cost. Signed as in `wrappers.signed`."""
 
 from __future__ import annotations
 

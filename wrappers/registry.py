@@ -1,57 +1,21 @@
-"""The registry: one per network. Its state, the births of nodes and escrows, and the addresses that follow from it."""
+"""The registry: one per network. Its state, what governs it, and the births of nodes, escrows and jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Self
 
 from pytoniq_core import Builder, Cell, Slice, begin_cell
 
 from wrappers.cells import CellError
-from wrappers.code import Contract, code, living_code, size_of
+from wrappers.code import living_code, size_of
 from wrappers.dicts import ids_cell, load_ids
 from wrappers.escrow import EscrowConfig
 from wrappers.job import JobConfig
 from wrappers.node import NodeConfig
 from wrappers.ops import Op
 from wrappers.rows import NOBODY, Fee, fee_builder, load_fee
-
-YEAR_SECONDS = 31_536_000
-
-
-class Kind(IntEnum):
-    """Kind of a registry's child, in its StateInit."""
-
-    NODE = 1
-    ESCROW = 2
-    JOB = 3
-
-
-def _state_init(code_: Cell, data: Cell) -> Cell:
-    # TL-B StateInit: no split depth, no tick-tock, code and data present, no library.
-    return begin_cell().store_uint(0b00110, 5).store_ref(code_).store_ref(data).end_cell()
-
-
-def stub_state_init(registry: bytes, kind: Kind, owner: bytes, index: int) -> Cell:
-    """StateInit of a child: the constant stub and who it is. `owner` opens it; `index` counts the owner's own."""
-    data = begin_cell().store_bytes(registry).store_uint(kind, 8).store_bytes(owner).store_uint(index, 32).end_cell()
-    return _state_init(code(Contract.STUB), data)
-
-
-def child_address(registry: bytes, kind: Kind, owner: bytes, index: int) -> bytes:
-    """Account id of a child; the same whatever code it runs now."""
-    return bytes(stub_state_init(registry, kind, owner, index).hash)
-
-
-def singleton_state_init(code_: Cell, genesis_key: bytes, salt: int) -> Cell:
-    """StateInit of a registry or attestation contract, inert until the genesis key signs its state."""
-    return _state_init(code_, begin_cell().store_bytes(genesis_key).store_uint(salt, 32).end_cell())
-
-
-def singleton_address(code_: Cell, genesis_key: bytes, salt: int) -> bytes:
-    return bytes(singleton_state_init(code_, genesis_key, salt).hash)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from relayer.chain.mirror import Mirror
 from relayer.config import Limits
 from relayer.errors import Refusal
 from relayer.store.shelf import INPUT, Blob, Shelf, ShelfRefuses, result_name
-from wrappers.registry import Kind, child_address
+from wrappers.addresses import Kind, child_address
 
 CLOCK_SLACK_SECONDS = 120
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -14,10 +14,10 @@ from chain.api import AccountState, Chain, ChainError, Status
 from protocol.errors import Code
 from protocol.siblings import may_be_child
 from relayer.errors import Refusal
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
-from wrappers.registry import Kind, child_address
 
 MAX_MIRRORED = 20_000
 MAX_READS = 16

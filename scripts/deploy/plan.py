@@ -15,10 +15,11 @@ from chain.api import AccountState, Status
 from chain.outgoing import Outgoing, internal_message
 from scripts.deploy.verifier import VerifierTerms
 from wrappers import registry
+from wrappers.addresses import singleton_address, singleton_state_init
 from wrappers.cells import CellError
 from wrappers.code import Contract, code, size_of
 from wrappers.court import CourtState
-from wrappers.registry import Parameters, Rebuilders, RegistryState, singleton_address, singleton_state_init
+from wrappers.registry import Parameters, Rebuilders, RegistryState
 from wrappers.signed import GenesisState, network_id
 
 RENT_YEARS = 20

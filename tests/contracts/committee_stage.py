@@ -12,13 +12,14 @@ from devnet.ledger import Ledger
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, TON, account_of_name, key_of, public
 from wrappers import committee_messages
+from wrappers.addresses import Kind, child_address, singleton_address, singleton_state_init
 from wrappers.code import Contract, code
 from wrappers.committee import CommitteeState, CommitteeTerms, CommitteeVerdict, Request
 from wrappers.committee_fees import CommitteeFees
 from wrappers.committee_messages import Ask, Presented
 from wrappers.documents import document_cell
 from wrappers.prices import Prices
-from wrappers.registry import Kind, child_address, genesis, singleton_address, singleton_state_init
+from wrappers.registry import genesis
 from wrappers.signed import GenesisState, network_id, sign
 
 POLICY = b"\x61" * 32

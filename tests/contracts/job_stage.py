@@ -12,12 +12,13 @@ from devnet.ledger import Ledger
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, TON, account_of_name, key_of, public
 from wrappers import court, job
+from wrappers.addresses import Kind, singleton_address, singleton_state_init, stub_state_init
 from wrappers.code import Contract, code
 from wrappers.fees import Fees
 from wrappers.gas import Gas
 from wrappers.ops import Op
 from wrappers.prices import Prices
-from wrappers.registry import Kind, genesis, singleton_address, singleton_state_init, stub_state_init
+from wrappers.registry import genesis
 from wrappers.signed import Delivery, GenesisState, JobResult, job_id, network_id, sign
 
 RESULT, INNER, SPEC = b"\x31" * 32, b"\x32" * 32, b"\x33" * 32

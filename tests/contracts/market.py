@@ -16,6 +16,7 @@ from devnet.ledger import Ledger, Rejected, Snapshot
 from devnet.trace import Trace
 from scripts.stage import HOUR, PARAMETERS, TERMS, TON, World, account_of_name, key_of, public
 from wrappers import court, escrow, node, registry, verdicts
+from wrappers.addresses import Kind, child_address
 from wrappers.claims import Entry
 from wrappers.code import Contract, code_hash
 from wrappers.escrow import EscrowState
@@ -24,7 +25,7 @@ from wrappers.job import JobState
 from wrappers.node import NodeState
 from wrappers.prices import Prices
 from wrappers.receipts import Voucher
-from wrappers.registry import Kind, Rebuilders, child_address
+from wrappers.registry import Rebuilders
 from wrappers.rows import Fee, RowTerms, Shares
 from wrappers.signed import KeyConsent, Release, sign
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from market_model import BAD_SIGNATURE, LOW_VALUE, NOT_ALLOWED, UNKNOWN_OP, Arrival, Outcome, require
 from pytoniq_core import Slice, begin_cell
 
+from wrappers.addresses import Kind, child_address
 from wrappers.claims import ClaimMessage, Entry, batch
 from wrappers.code import Contract, rare_program
 from wrappers.gas import TEN_YEARS, Gas, Size
@@ -15,7 +16,6 @@ from wrappers.node import NO_KEY, NodeConfig, NodeExtras, NodeState, RetiredKey
 from wrappers.node_rare import MAX_OFFERS
 from wrappers.ops import Op
 from wrappers.receipts import Receipt, Terms
-from wrappers.registry import Kind, child_address
 from wrappers.signed import Acceptance, Claim, KeyConsent, Notary, allotment_id, job_id, node_id, verify
 from wrappers.verdicts import VerdictBody
 

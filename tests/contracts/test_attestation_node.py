@@ -13,9 +13,9 @@ from attestation.witness import attest_message
 from devnet.ledger import Ledger
 from scripts.attest_stage import Stage
 from scripts.stage import TON, World, public
+from wrappers.addresses import singleton_state_init
 from wrappers.code import Contract, code
 from wrappers.errors import ContractError
-from wrappers.registry import singleton_state_init
 from wrappers.signed import KeyConsent, sign
 
 ALL_IN_TARGET_NANO = 65_000_000

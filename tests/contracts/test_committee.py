@@ -17,6 +17,7 @@ from devnet.ledger import Ledger, Snapshot
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, TON, account_of_name, key_of, public
 from wrappers import committee, committee_messages, documents
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.committee import (
     DRAW_SECONDS,
@@ -32,7 +33,6 @@ from wrappers.committee_messages import Vouched
 from wrappers.documents import document_bytes, document_cell
 from wrappers.errors import ContractError as E
 from wrappers.ops import Op
-from wrappers.registry import Kind, child_address
 from wrappers.signed import sign
 
 

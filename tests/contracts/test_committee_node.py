@@ -13,13 +13,14 @@ from chain.wallet import Wallet
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, TON, Pair, World, built_world, key_of, public
 from wrappers import committee_messages, node_rare
+from wrappers.addresses import singleton_address, singleton_state_init
 from wrappers.code import Contract, code
 from wrappers.committee import CommitteeState, CommitteeTerms, CommitteeVerdict
 from wrappers.committee_fees import CommitteeFees
 from wrappers.committee_messages import Ask
 from wrappers.errors import ContractError
 from wrappers.governance import allow_image, revoke_image
-from wrappers.registry import genesis, singleton_address, singleton_state_init
+from wrappers.registry import genesis
 from wrappers.signed import GenesisState, sign
 
 MEASUREMENT, PLATFORM = b"\x62" * 32, b"\x63" * 32

@@ -17,13 +17,13 @@ from devnet.trace import Trace
 from protocol.pricing import Stop, Usage, charge
 from scripts.stage import TON, account_of_name, key_of, public
 from wrappers import court, job
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.claims import receipts_root
 from wrappers.code import Contract, code
 from wrappers.errors import ContractError
 from wrappers.ops import Op
 from wrappers.receipts import Receipt
-from wrappers.registry import Kind, child_address
 from wrappers.signed import MAX_AMOUNT_NANO, sign
 
 HONEST = charge(TERMS, USAGE, Stop.END)

@@ -18,13 +18,13 @@ from chain.api import Transaction
 from devnet.ledger import Rejected
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, make_pair, public
-from wrappers import claims, escrow, escrow_rare, node, node_rare, registry, verdicts
+from wrappers import addresses, claims, escrow, escrow_rare, node, node_rare, registry, verdicts
+from wrappers.addresses import Kind
 from wrappers.code import Contract, code, code_hash, size_of
 from wrappers.errors import ContractError
 from wrappers.gas import Gas, Size
 from wrappers.ops import Op
 from wrappers.receipts import Terms, Voucher
-from wrappers.registry import Kind
 from wrappers.signed import Acceptance, KeyConsent, Notary, job_id, sign
 
 GAS_FC = Path(contracts.__file__).parent / "common" / "gas.fc"
@@ -557,4 +557,4 @@ def test_second_open_of_an_index_returns_the_money_to_the_owner(world: World, pa
     last: Transaction = trace.transactions[-1]
     assert last.account == world.client.account and last.in_msg is not None
     assert last.in_msg.value_nano > 3 * TON
-    assert registry.child_address(world.registry, Kind.ESCROW, world.client.account, 0) == pair.escrow
+    assert addresses.child_address(world.registry, Kind.ESCROW, world.client.account, 0) == pair.escrow

@@ -13,11 +13,12 @@ from attestation.simulated.tee import Registers
 from devnet.ledger import Ledger, Snapshot
 from devnet.trace import Trace
 from scripts.stage import DAY, TON, World, account_of_name, built_world
-from wrappers import governance, registry
+from wrappers import addresses, governance, registry
+from wrappers.addresses import Kind
 from wrappers.code import Contract, code_hash
 from wrappers.errors import ContractError
 from wrappers.job import JobConfig, JobState
-from wrappers.registry import PROPOSAL_LIFE, STOP_JOBS, Kind, Rebuilders, RegistryState
+from wrappers.registry import PROPOSAL_LIFE, STOP_JOBS, Rebuilders, RegistryState
 
 LOCK = 2 * DAY
 IMAGE = b"\x51" * 32
@@ -310,7 +311,7 @@ def job_config(world: World, **changes: object) -> JobConfig:
 def open_job(world: World, config: JobConfig, value: int | None = None, index: int = 0) -> tuple[bytes, Trace]:
     body = registry.open_job(code_hash(Contract.JOB), index, config)
     need = world.fees.open_job(config.to_cell(), config.maximum_nano) if value is None else value
-    account = registry.child_address(world.registry, Kind.JOB, world.client.account, index)
+    account = addresses.child_address(world.registry, Kind.JOB, world.client.account, index)
     return account, world.tell(world.client.account, world.registry, need, body)
 
 

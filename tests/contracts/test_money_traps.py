@@ -10,7 +10,7 @@ from test_fees import settle_body
 
 from scripts.stage import DAY, HOUR, TON, Pair, World, public
 from wrappers import escrow, escrow_rare, node_rare
-from wrappers.registry import Kind, child_address
+from wrappers.addresses import Kind, child_address
 
 
 def refused_deposits(world: World, pair: Pair) -> list[tuple[int, Cell]]:

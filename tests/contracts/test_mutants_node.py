@@ -16,12 +16,12 @@ from devnet.ledger import Pending
 from devnet.messages import transaction_messages
 from devnet.trace import Trace
 from scripts.stage import DAY, TON, Pair, World, account_of_name, key_of, public
-from wrappers import claims, escrow, node, node_rare, registry, verdicts
+from wrappers import addresses, claims, escrow, node, node_rare, registry, verdicts
+from wrappers.addresses import Kind
 from wrappers.cells import address_of
 from wrappers.code import Contract, code_hash
 from wrappers.errors import ContractError
 from wrappers.ops import Op
-from wrappers.registry import Kind
 from wrappers.signed import Claim, KeyConsent, sign
 
 CELL_UNDERFLOW = 9
@@ -271,8 +271,8 @@ def test_a_first_allotment_is_read_to_its_end(world: World) -> None:
 
 
 def stub(world: World) -> bytes:
-    account = registry.child_address(world.registry, Kind.ESCROW, world.client.account, 7)
-    init = registry.stub_state_init(world.registry, Kind.ESCROW, world.client.account, 7)
+    account = addresses.child_address(world.registry, Kind.ESCROW, world.client.account, 7)
+    init = addresses.stub_state_init(world.registry, Kind.ESCROW, world.client.account, 7)
     world.ledger.send_internal(
         source=world.stranger.account, destination=account, value_nano=TON, state_init=init, body=None
     )

@@ -13,7 +13,7 @@ from devnet.accounts import NO_SHARD_ACCOUNT
 from devnet.engine import Accepted, Engine
 from devnet.ledger import Ledger, Snapshot
 from scripts.stage import DAY, GENESIS_NANO, HOUR, TON, World, built_world, public
-from wrappers import registry
+from wrappers import addresses, registry
 from wrappers.cells import address_of
 from wrappers.code import Contract, code
 from wrappers.errors import ContractError
@@ -76,7 +76,7 @@ def born(
 ) -> tuple[World, int | None]:
     """Exit code of genesis with `extra` bits after the state, or of the first message `op`, at StateInit `data`."""
     world = World(Ledger(), verifier=True)
-    init = registry.singleton_state_init(code(contract), public(world.genesis_key), 0)
+    init = addresses.singleton_state_init(code(contract), public(world.genesis_key), 0)
     if data is not None:
         init = begin_cell().store_uint(0b00110, 5).store_ref(code(contract)).store_ref(data).end_cell()
     account = bytes(init.hash)
@@ -111,7 +111,7 @@ def test_a_registry_is_born_of_a_key_and_a_salt_only() -> None:
 @pytest.mark.parametrize("contract", BOTH)
 def test_a_state_with_anything_more_is_refused(contract: Contract) -> None:
     world = World(Ledger(), verifier=True)
-    init = registry.singleton_state_init(code(contract), public(world.genesis_key), 0)
+    init = addresses.singleton_state_init(code(contract), public(world.genesis_key), 0)
     account = account_of(world, contract)
     state = begin_cell().store_cell(state_of(world, contract)).store_bit(0).end_cell()
     trace = world.ledger.send_internal(
@@ -130,7 +130,7 @@ def test_g10_a_twin_in_the_masterchain_is_never_born(contract: Contract, workcha
     """The same StateInit has the same id there, and the signed state names the id alone."""
     world = World(Ledger(), verifier=True)
     account = account_of(world, contract)
-    init = registry.singleton_state_init(code(contract), public(world.genesis_key), 0)
+    init = addresses.singleton_state_init(code(contract), public(world.genesis_key), 0)
     body = world.genesis_body(account, state_of(world, contract))
     message = begin_cell().store_uint(0b0110, 4).store_address(address_of(world.governor.account))
     message.store_address(Address((workchain, account))).store_coins(MASTERCHAIN_PRICE).store_bit(0)
@@ -172,7 +172,7 @@ def flipped(cell: Cell, offset: int) -> Cell:
 
 
 def genesis_with(world: World, state: Cell) -> int | None:
-    init = registry.singleton_state_init(code(Contract.REGISTRY), public(world.genesis_key), 0)
+    init = addresses.singleton_state_init(code(Contract.REGISTRY), public(world.genesis_key), 0)
     body = world.genesis_body(world.registry, state)
     trace = world.ledger.send_internal(
         source=world.governor.account, destination=world.registry, value_nano=TON, body=body, state_init=init
@@ -238,7 +238,7 @@ def test_g9_a_singleton_is_born_with_ten_years_of_its_rent(contract: Contract) -
     world = World(Ledger(), verifier=True)
     account = account_of(world, contract)
     low = TON // 10 if contract is Contract.REGISTRY else TON
-    init = registry.singleton_state_init(code(contract), public(world.genesis_key), 0)
+    init = addresses.singleton_state_init(code(contract), public(world.genesis_key), 0)
     body = world.genesis_body(account, state_of(world, contract))
     trace = world.ledger.send_internal(
         source=world.governor.account, destination=account, value_nano=low, body=body, state_init=init

@@ -12,11 +12,11 @@ from attestation.onchain.state import ChainPolicy, genesis_state
 from chain.api import Status
 from devnet.ledger import Ledger
 from scripts.stage import HOUR, SIMULATED_ROOT, TON, Pair, World, account_of_name, built_world, key_of, public
-from wrappers import escrow, node, registry, verdicts
+from wrappers import addresses, escrow, node, registry, verdicts
+from wrappers.addresses import Kind
 from wrappers.code import Contract, code, code_hash
 from wrappers.errors import ContractError
 from wrappers.ops import Op
-from wrappers.registry import Kind
 from wrappers.rows import Fee, Shares
 from wrappers.signed import GenesisState, network_id, sign
 
@@ -34,7 +34,7 @@ def birth(world: World, body: object, contract: Contract = Contract.REGISTRY) ->
         destination=account,
         value_nano=TON,
         body=body,  # type: ignore[arg-type]
-        state_init=registry.singleton_state_init(code(contract), public(world.genesis_key), 0),
+        state_init=addresses.singleton_state_init(code(contract), public(world.genesis_key), 0),
     )
     return trace.transactions[0].exit_code
 
@@ -144,12 +144,12 @@ def test_g3_configuration_with_anything_more_or_exotic_is_refused(world: World) 
 
 
 def deploy_stub(world: World, owner: bytes) -> bytes:
-    account = registry.child_address(world.registry, Kind.ESCROW, owner, 7)
+    account = addresses.child_address(world.registry, Kind.ESCROW, owner, 7)
     world.ledger.send_internal(
         source=world.stranger.account,
         destination=account,
         value_nano=TON,
-        state_init=registry.stub_state_init(world.registry, Kind.ESCROW, owner, 7),
+        state_init=addresses.stub_state_init(world.registry, Kind.ESCROW, owner, 7),
     )
     return account
 

@@ -15,11 +15,11 @@ from devnet.trace import Trace
 from protocol.pricing import Stop, charge
 from scripts.stage import HOUR, NO_HASH, TON, Pair, World, key_of, public
 from wrappers import claims, court, escrow, escrow_rare, job
+from wrappers.addresses import Kind, child_address
 from wrappers.code import Contract, code_hash, rare_program
 from wrappers.errors import ContractError
 from wrappers.node_rare import accept_job, unbond, withdraw_stake
 from wrappers.receipts import InnerReceipt, Receipt
-from wrappers.registry import Kind, child_address
 from wrappers.signed import Acceptance, JobResult, node_id, sign
 
 PROGRAM = rare_program(Contract.NODE)

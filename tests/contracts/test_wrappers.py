@@ -9,10 +9,11 @@ from pytoniq_core import begin_cell
 
 from chain.decode import decode_message
 from wrappers import claims, escrow, node, verdicts
+from wrappers.addresses import Kind, child_address, stub_state_init
 from wrappers.cells import CellError
 from wrappers.code import Contract, code
 from wrappers.receipts import Receipt, Terms
-from wrappers.registry import Kind, Parameters, RegistryState, child_address, stub_state_init
+from wrappers.registry import Parameters, RegistryState
 from wrappers.rows import Fee, KeyRow, Row, RowTerms, Shares, payable
 
 IDS = st.binary(min_size=32, max_size=32)

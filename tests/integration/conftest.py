@@ -37,9 +37,9 @@ from client.sdk import Client, TrustedNode
 from devnet.control import Control
 from worker.agent import control as agent_control
 from worker.agent.config import load as load_agent
+from wrappers.addresses import Kind, child_address
 from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
-from wrappers.registry import Kind, child_address
 from wrappers.rows import Row
 
 TON = 1_000_000_000

@@ -34,12 +34,13 @@ from scripts.deploy import apply as deploy
 from scripts.deploy.plan import Desired
 from scripts.deploy.verifier import VerifierTerms
 from wrappers import escrow_rare
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import to_boc
 from wrappers.code import Contract, code_hash
 from wrappers.fees import Fees
 from wrappers.node import NodeConfig, NodeState
 from wrappers.prices import PRICES
-from wrappers.registry import Kind, Parameters, child_address, open_node
+from wrappers.registry import Parameters, open_node
 from wrappers.signed import Release, sign
 
 TON = 10**9

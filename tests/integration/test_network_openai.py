@@ -24,8 +24,8 @@ from chain.wait import until
 from chain.wallet import Wallet
 from client.config import load as load_client
 from client.sidecar import Sidecar
+from wrappers.addresses import Kind, child_address
 from wrappers.escrow import EscrowState
-from wrappers.registry import Kind, child_address
 from wrappers.rows import Row
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(170)]

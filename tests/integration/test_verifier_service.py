@@ -37,13 +37,14 @@ from scripts.deploy import cli
 from scripts.deploy.plan import Desired
 from scripts.deploy.verifier import VerifierTerms
 from scripts.stage import built_world, public
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import address_of
 from wrappers.code import Contract, code_hash
 from wrappers.fees import Fees
 from wrappers.governance import revoke_image
 from wrappers.node import NodeConfig, NodeState
 from wrappers.prices import Prices
-from wrappers.registry import Kind, Parameters, child_address, open_node
+from wrappers.registry import Parameters, open_node
 from wrappers.signed import KeyConsent, network_id, sign
 
 TON = 10**9

@@ -41,12 +41,13 @@ from protocol.stream import Completed, Data, Failed, ResponseReader
 from worker.agent.config import load
 from worker.agent.operations import OperationRefused, Operator
 from worker.agent.run import ground
+from wrappers.addresses import Kind as ChildKind
+from wrappers.addresses import child_address
 from wrappers.code import Contract, code_hash
 from wrappers.escrow import EscrowConfig, EscrowState, FirstAllotment
 from wrappers.node import NodeState
 from wrappers.receipts import Voucher
-from wrappers.registry import Kind as ChildKind
-from wrappers.registry import child_address, open_escrow
+from wrappers.registry import open_escrow
 from wrappers.rows import Row, RowTerms
 from wrappers.signed import Release, network_id, verify
 

@@ -32,13 +32,13 @@ from protocol.receipts import SignedReceipt
 from protocol.sealing import SealedRequest, SealingKeyPair, seal
 from protocol.stream import ResponseReader, ResponseWriter
 from scripts.attest_stage import bare_state
+from wrappers.addresses import Kind as ChildKind
+from wrappers.addresses import child_address
 from wrappers.cells import to_boc
 from wrappers.claims import ClaimEntry, ClaimMessage, Entry, batch, claim_message, receipts_root
 from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
 from wrappers.receipts import InnerReceipt, Receipt, Terms, Voucher
-from wrappers.registry import Kind as ChildKind
-from wrappers.registry import child_address
 from wrappers.rows import KeyRow, Row, RowTerms
 from wrappers.signed import Claim, Release, allotment_id, network_id, node_id, sign, verify
 

@@ -17,9 +17,9 @@ from worker.agent.job_records import JobRecord, JobRecords, Stage
 from worker.agent.job_relay import JobRelay, RelayTrouble, http_origin
 from worker.agent.jobs import MAX_ACCEPTS, JobDesk, JobPolicy
 from worker.job_messages import JobAccepted, JobBegin, JobDrop, JobFinished, JobInput, JobPiece, JobRefused, JobRun
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import to_boc
 from wrappers.job import REPORT_SECONDS, Acceptance, JobConfig, JobSpec, JobState, Outcome
-from wrappers.registry import Kind, child_address
 
 NODE, KEY, JOB, ESCROW = b"n" * 32, b"k" * 32, b"j" * 32, b"e" * 32
 NOW, DEADLINE, GRACE, WINDOW = 1_000_000, 1_007_200, 3600, 86_400

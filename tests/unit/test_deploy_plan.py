@@ -16,9 +16,9 @@ from scripts.deploy.apply import deployer_of, desired_of
 from scripts.deploy.plan import Desired, Observed, PlanError, plan, verify
 from scripts.deploy.profile import load_profile
 from scripts.stage import key_of, public
+from wrappers.addresses import singleton_state_init
 from wrappers.cells import EMPTY
 from wrappers.code import Contract, code
-from wrappers.registry import singleton_state_init
 
 DEPLOYER = key_of("deployer")
 KEY, GOVERNOR = public(DEPLOYER), b"\x08" * 32

@@ -22,9 +22,9 @@ from relayer.api.server import _errors
 from relayer.config import Limits
 from relayer.store.shelf import Shelf
 from worker.agent.job_relay import JobRelay, RelayTrouble
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import to_boc
 from wrappers.job import JobSpec
-from wrappers.registry import Kind, child_address
 
 NETWORK, REGISTRY, ESCROW, NODE = b"N" * 32, b"R" * 32, b"e" * 32, b"n" * 32
 OTHER = b"o" * 32

@@ -14,7 +14,7 @@ from protocol.siblings import may_be_child
 from relayer.chain.mirror import Mirror
 from worker.agent.view import ChainView as AgentView
 from worker.agent.view import NodeMissing
-from wrappers.registry import Kind, child_address
+from wrappers.addresses import Kind, child_address
 
 REGISTRY, NETWORK, ACCOUNT, OWNER = b"r" * 32, b"n" * 32, b"a" * 32, b"o" * 32
 FORKS = 40

@@ -20,6 +20,7 @@ from worker.agent.releases import create_release_key, load_release_key, public_b
 from worker.agent.run import Ground
 from worker.agent.store import Account, Store
 from worker.agent.view import ChainView, NodeMissing, NodeView
+from wrappers.addresses import Kind, child_address
 from wrappers.code import Contract, code_hash
 from wrappers.committee import LEAVE_SECONDS, CommitteeState
 from wrappers.committee_messages import leave, withdraw_bond
@@ -27,7 +28,7 @@ from wrappers.fees import Fees
 from wrappers.node import NodeConfig
 from wrappers.node_rare import collect, present, unbond, withdraw_stake
 from wrappers.prices import PRICES
-from wrappers.registry import Kind, Parameters, RegistryState, child_address, open_node
+from wrappers.registry import Parameters, RegistryState, open_node
 
 OPENING_COSTS_NANO = 300_000_000
 """Above rent, gas and forwarding of a birth; the contract credits what is left to the stake."""

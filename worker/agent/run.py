@@ -17,7 +17,7 @@ from worker.agent import control
 from worker.agent.config import AgentConfig
 from worker.agent.releases import load_release_key
 from worker.agent.service import Service
-from wrappers.registry import Kind, child_address
+from wrappers.addresses import Kind, child_address
 from wrappers.signed import network_id
 
 

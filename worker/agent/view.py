@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from chain.api import AccountState, Chain, Head, Status
 from protocol.siblings import job_of, may_be_child
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.escrow import EscrowState
 from wrappers.job import JobState
 from wrappers.node import NodeState
-from wrappers.registry import Kind, child_address
 from wrappers.signed import job_id
 
 

@@ -11,6 +11,8 @@ from app.audit.core.facts import Facts, Finding, Kind, Line, Report
 from app.audit.core.history import check_history, fees, flows
 from attestation.onchain.state import VerifierState
 from chain.api import AccountState, ChainError, Status
+from wrappers.addresses import Kind as ChildKind
+from wrappers.addresses import child_address
 from wrappers.cells import CellError
 from wrappers.code import Contract, code, living_code
 from wrappers.committee import CommitteeState
@@ -18,8 +20,7 @@ from wrappers.court import CourtState
 from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
 from wrappers.prices import Prices
-from wrappers.registry import Kind as ChildKind
-from wrappers.registry import RegistryState, child_address
+from wrappers.registry import RegistryState
 
 T = TypeVar("T")
 STUB_BITS = 256 + 8 + 256 + 32

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from app.audit.core.escrow_replay import Told, Unexplained, tell
 from app.audit.core.facts import Facts, Finding, Line, equal
 from app.audit.core.history import rent_paid, strangers_paid
+from wrappers.addresses import Kind, child_address
 from wrappers.escrow import EscrowState
 from wrappers.prices import Prices
-from wrappers.registry import Kind, child_address
 from wrappers.rows import Row, part
 from wrappers.signed import network_id
 

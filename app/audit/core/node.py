@@ -9,12 +9,12 @@ from app.audit.core.facts import Facts, Finding, Line, equal
 from app.audit.core.history import brought, gas_price, phases, rent_paid, spent, strangers_paid
 from app.audit.core.messages import op_of, payment, received, succeeded
 from chain.api import Transaction
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.claims import ClaimMessage
 from wrappers.gas import Gas
 from wrappers.node import NodeConfig, NodeState
 from wrappers.ops import Op
-from wrappers.registry import Kind, child_address
 from wrappers.signed import network_id
 
 # A slash takes stake; a setting that needs room locks its rent.

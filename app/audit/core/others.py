@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from app.audit.core.facts import Facts, Finding, Line
 from app.audit.core.history import strangers_paid
 from attestation.onchain.state import VerifierState
+from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.committee import CommitteeState
 from wrappers.court import CourtState
 from wrappers.job import JobState, Phase
-from wrappers.registry import Kind, RegistryState, child_address
+from wrappers.registry import RegistryState
 from wrappers.signed import job_id, network_id
 
 

@@ -45,11 +45,11 @@ from protocol.receipts import SignedReceipt
 from protocol.sealing import SealedRequest, SealingKeyPair
 from protocol.stream import ResponseWriter
 from scripts.attest_stage import bare_state
+from wrappers.addresses import Kind as Child
+from wrappers.addresses import child_address
 from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
 from wrappers.receipts import InnerReceipt, Receipt, Terms
-from wrappers.registry import Kind as Child
-from wrappers.registry import child_address
 from wrappers.rows import KeyRow, Row, RowTerms
 from wrappers.signed import Release, allotment_id, network_id, node_id, sign
 
