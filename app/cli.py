@@ -12,6 +12,7 @@ from app.audit.cli import command as audit_command
 from app.demo import PROMPT
 from app.demo import main as run_demo
 from app.doctor import main as run_doctor
+from app.governance.cli import app as governance_app
 from app.up import main as run_up
 from client.cli import app as client_app
 from relayer.cli import app as relayer_app
@@ -31,6 +32,7 @@ app.add_typer(worker_app, name="worker")
 app.add_typer(relayer_app, name="relayer")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(attest_app, name="attest")
+app.add_typer(governance_app, name="governance")
 app.command("audit")(audit_command)
 
 HomeOption = Annotated[Path, typer.Option(help="folder of the embedded network", envvar="COCOON_HOME")]

@@ -45,6 +45,21 @@ class StoredAccount:
         return cls(shard, decode_account(shard.refs[0], account, last_lt=last_lt, last_hash=last_hash))
 
 
+def planted(state: AccountState, now: int) -> StoredAccount:
+    """An account as another chain shows it, rent paid up to `now`: to see what it would do with a message."""
+    if state.code is None or state.data is None:
+        return credited(None, state.account, max(state.balance_nano, 1), now)
+    storage = begin_cell().store_uint(0, 64).store_coins(state.balance_nano).store_bit(0).store_bit(1)
+    # account_active$1 _:StateInit: no split depth, no tick-tock, code and data, no library.
+    storage.store_uint(0b00110, 5).store_ref(state.code).store_ref(state.data)
+    builder = begin_cell().store_bit(1).store_address(address_of(state.account))
+    builder.store_uint(0, 3).store_uint(0, 3)  # storage used: nothing is charged for what the other chain charges
+    cell = cell_of(builder.store_uint(0, 3).store_uint(now, 32).store_bit(0).store_cell(storage.end_cell()))
+    result = StoredAccount.of(shard_account(cell, ZERO_HASH, 0), state.account)
+    assert result is not None
+    return result
+
+
 def credited(stored: StoredAccount | None, account: bytes, amount_nano: int, now: int) -> StoredAccount:
     """The account with `amount_nano` more, as if it had always been there: no transaction, fee or rent."""
     cell = _fresh(account, amount_nano, now) if stored is None else _with_more(stored.cell, amount_nano)

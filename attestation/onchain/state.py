@@ -203,7 +203,7 @@ def _state(cell: Cell) -> VerifierState:
         simulated=simulated,
         platforms=platforms,
         images=images,
-        policy=_policy(policy_cell),
+        policy=read_policy(policy_cell),
         root=root_authority,
         platform_authority=platform,
         processor_authority=processor,
@@ -291,7 +291,7 @@ def _statement(slice_: Slice) -> StatementState:
     return StatementState(slice_.load_uint(32), slice_.load_uint(32), slice_.load_uint(32))
 
 
-def _policy(cell: Cell) -> ChainPolicy:
+def read_policy(cell: Cell) -> ChainPolicy:
     slice_ = cell.begin_parse()
     floor, ceiling, defects, longest = (int(slice_.load_uint(bits)) for bits in (32, 32, 8, 32))
     accepted = frozenset(status for status, found in DEFECTS.items() if found & ~defects == 0)

@@ -1,0 +1,1 @@
+"""Actions, their words, bounds and times: pure."""
