@@ -12,7 +12,8 @@ from app.governance.core.actions import Action, measurement_of
 from app.governance.core.settings import NotUnderstood, stopped_words
 from attestation.onchain.state import VerifierState
 from wrappers import governance
-from wrappers.fees import PRICES, Fees
+from wrappers.fees import Fees
+from wrappers.prices import PRICES
 from wrappers.registry import RegistryState
 
 OWN_NANO = 300_000_000
