@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 MAX_ITEMS = 1024
 
@@ -72,11 +72,16 @@ def _read_text(reader: Reader) -> str:
         raise LinkError(f"text is not UTF-8: {error}") from error
 
 
-U8, U16, U32, U64 = uint(1), uint(2), uint(4), uint(8)
-B32, B64 = fixed(32), fixed(64)
-BYTES = Field(lambda v: len(v).to_bytes(4, "big") + v, _read_bytes)
-TEXT = Field(lambda v: BYTES.write(v.encode()), _read_text)
-FLAG = Field(lambda v: b"\x01" if v else b"\x00", lambda r: bool(U8.read(r)))
+_U8, _BYTES = uint(1), Field(lambda v: len(v).to_bytes(4, "big") + v, _read_bytes)
+
+# What a record's fields are annotated with: the type that Python sees, and how it travels.
+U32 = Annotated[int, uint(4)]
+U64 = Annotated[int, uint(8)]
+B32 = Annotated[bytes, fixed(32)]
+B64 = Annotated[bytes, fixed(64)]
+Blob = Annotated[bytes, _BYTES]
+Text = Annotated[str, Field(lambda v: _BYTES.write(v.encode()), _read_text)]
+Flag = Annotated[bool, Field(lambda v: b"\x01" if v else b"\x00", lambda r: bool(_U8.read(r)))]
 
 
 def many(item: type[Record]) -> Field:
@@ -95,17 +100,22 @@ def many(item: type[Record]) -> Field:
 
 
 class Record:
+    """A frozen, slotted dataclass whose fields are annotated with the forms above, or `tuple[OfARecord, ...]`."""
+
     __slots__ = ()
-    LAYOUT: ClassVar[tuple[Field, ...]]
+    FORMS: ClassVar[tuple[tuple[str, Field], ...]]
+    """The fields in order, each with its form on the wire."""
+
+    def __init_subclass__(cls) -> None:
+        hints = get_type_hints(cls, include_extras=True)
+        cls.FORMS = tuple((name, _form(hint)) for name, hint in hints.items() if get_origin(hint) is not ClassVar)
 
     def body(self) -> bytes:
-        # The slots of a slotted dataclass are its fields, in order.
-        names: tuple[str, ...] = self.__slots__
-        return b"".join(codec.write(getattr(self, name)) for name, codec in zip(names, self.LAYOUT, strict=True))
+        return b"".join(form.write(getattr(self, name)) for name, form in self.FORMS)
 
     @classmethod
     def read(cls, reader: Reader) -> Any:
-        return cls(*(codec.read(reader) for codec in cls.LAYOUT))
+        return cls(*(form.read(reader) for _, form in cls.FORMS))
 
 
 class Message(Record):
@@ -113,3 +123,10 @@ class Message(Record):
 
     __slots__ = ()
     KIND: ClassVar[int]
+
+
+def _form(hint: Any) -> Field:
+    if get_origin(hint) is tuple:
+        return many(get_args(hint)[0])
+    form: Field = get_args(hint)[1]
+    return form

@@ -1,10 +1,10 @@
-"""Messages about batch jobs between enclave and agent (`worker.link`). Inputs and results cross sealed, in pieces."""
+"""What enclave and agent say to each other about batch jobs. Inputs and results cross sealed, in pieces."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.fields import B32, B64, BYTES, TEXT, U64, Message
+from worker.fields import B32, B64, U64, Blob, Message, Text
 
 PIECE_BYTES = 1 << 20
 """Of one JobInput or JobPiece: a job must not hold up what interactive requests send on the same socket."""
@@ -18,14 +18,13 @@ class JobBegin(Message):
     """A job that this node may accept, as the agent read it from the chain; its input follows in pieces."""
 
     KIND = 16
-    LAYOUT = (B32, U64, U64, BYTES, BYTES)
-    job: bytes
+    job: B32
     """Account."""
-    epoch: int
-    maximum_nano: int
-    spec: bytes
+    epoch: U64
+    maximum_nano: U64
+    spec: Blob
     """Bag of cells of JobSpec."""
-    wraps: bytes
+    wraps: Blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,8 @@ class JobInput(Message):
     """The next bytes of the sealed input."""
 
     KIND = 17
-    LAYOUT = (B32, BYTES)
-    job: bytes
-    data: bytes
+    job: B32
+    data: Blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +44,8 @@ class JobRun(Message):
     """
 
     KIND = 18
-    LAYOUT = (B32, U64)
-    job: bytes
-    ends_at: int
+    job: B32
+    ends_at: U64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +53,7 @@ class JobDrop(Message):
     """The job ended without us: forget it."""
 
     KIND = 19
-    LAYOUT = (B32,)
-    job: bytes
+    job: B32
 
 
 # ------------------------------------------------------------------------------------------------ enclave -> agent
@@ -68,9 +64,8 @@ class JobAccepted(Message):
     """The whole input was opened and can be done within its maximum. `signature`: over wrappers.signed.Acceptance."""
 
     KIND = 48
-    LAYOUT = (B32, B64)
-    job: bytes
-    signature: bytes
+    job: B32
+    signature: B64
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +73,11 @@ class JobRefused(Message):
     """Nothing was signed, and nothing will be for this job unless it is begun anew."""
 
     KIND = 49
-    LAYOUT = (B32, TEXT, TEXT, TEXT)
-    job: bytes
-    code: str
+    job: B32
+    code: Text
     """protocol.errors.Code."""
-    cause: str
-    cure: str
+    cause: Text
+    cure: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +85,8 @@ class JobPiece(Message):
     """The next bytes of the sealed result."""
 
     KIND = 50
-    LAYOUT = (B32, BYTES)
-    job: bytes
-    data: bytes
+    job: B32
+    data: Blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +94,12 @@ class JobFinished(Message):
     """The result is whole. `signature`: over wrappers.signed.JobResult."""
 
     KIND = 51
-    LAYOUT = (B32, B32, U64, B32, B64)
-    job: bytes
-    result: bytes
+    job: B32
+    result: B32
     """SHA-256 of the sealed result."""
-    amount_nano: int
-    inner: bytes
-    signature: bytes
+    amount_nano: U64
+    inner: B32
+    signature: B64
 
 
 FROM_AGENT: tuple[type[Message], ...] = (JobBegin, JobInput, JobRun, JobDrop)

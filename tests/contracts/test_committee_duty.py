@@ -19,7 +19,7 @@ from scripts.stage import TON, key_of, public
 from worker.agent.duty import Duty, NoCommittee, committee_state
 from worker.agent.enclave_process import Enclave, EnclaveRefused
 from worker.agent.view import ChainView
-from worker.link import Judged
+from worker.messages import Judged
 from wrappers import committee_messages
 from wrappers.committee import CommitteeVerdict, Question, Vote
 from wrappers.node_rare import present

@@ -22,7 +22,7 @@ from chain.wallet import Wallet
 from scripts.stage import TON, key_of, public
 from tests.support.snp_mirror import CHIP, NOW, TCB, Mirror
 from worker.agent.vouching import Next, Vouching, next_step
-from worker.link import Judged
+from worker.messages import Judged
 from wrappers.committee import CommitteeVerdict, Question
 from wrappers.ops import Op
 from wrappers.signed import sign

@@ -21,7 +21,7 @@ from attestation.snp.report import measurement
 from tests.support.snp_mirror import CHIP, NOW, TCB, Mirror
 from worker.enclave.judge import answer_to
 from worker.enclave.keys import Keys
-from worker.link import Failed, Judge, Judged
+from worker.messages import Failed, Judge, Judged
 from wrappers.cells import to_boc
 from wrappers.committee import CommitteeVerdict, Question
 from wrappers.documents import document_cell

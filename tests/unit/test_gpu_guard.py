@@ -35,7 +35,7 @@ from worker.agent.attest import Attesting
 from worker.enclave import config as enclave_config
 from worker.enclave.gpu import CHECK_SECONDS, LATE_SECONDS, GpuFailed, GpuGuard
 from worker.enclave.server import gpu_guard
-from worker.link import Attest, EvidenceReady, Failed
+from worker.messages import Attest, EvidenceReady, Failed
 
 
 def _load(path: Path) -> ModuleType:

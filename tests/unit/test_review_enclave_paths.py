@@ -15,7 +15,7 @@ from attestation.simulated.tee import SimulatedTee
 from worker.enclave.direct import Direct
 from worker.enclave.keys import Keys
 from worker.enclave.server_socket import listen
-from worker.link import Certified, Certify, Failed
+from worker.messages import Certified, Certify, Failed
 
 NOW = int(time.time())
 

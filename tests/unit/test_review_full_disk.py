@@ -20,7 +20,7 @@ from relayer.core.facts import RequestAdmitted
 from relayer.shell import Shell
 from relayer.store.store import StoreError as StoreTrouble
 from worker.agent.store import StoreError
-from worker.link import Answer
+from worker.messages import Answer
 
 
 @contextmanager

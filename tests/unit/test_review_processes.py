@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from worker.agent import control
-from worker.link import FROM_ENCLAVE, Link, Post
+from worker.link import FROM_ENCLAVE, Link
+from worker.messages import Post
 
 ENCLAVE = """
 import resource, sys

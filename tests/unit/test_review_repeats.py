@@ -10,7 +10,7 @@ import pytest
 
 from protocol.errors import Code
 from protocol.frames import FrameType
-from worker.link import Answer, Stored
+from worker.messages import Answer, Stored
 
 
 def _load(name: str) -> ModuleType:

@@ -27,20 +27,9 @@ from worker.agent.gate import Facts, refusal
 from worker.agent.releases import KeyFileError, create_release_key, load_release_key
 from worker.agent.service import Service
 from worker.agent.store import Account
-from worker.link import (
-    FROM_AGENT,
-    FROM_ENCLAVE,
-    Answer,
-    ClaimLine,
-    Introduce,
-    Link,
-    LinkClosed,
-    LinkError,
-    Post,
-    SignClaim,
-    decode,
-    encode,
-)
+from worker.fields import LinkError
+from worker.link import FROM_AGENT, FROM_ENCLAVE, Link, LinkClosed, decode, encode
+from worker.messages import Answer, ClaimLine, Introduce, Post, SignClaim
 from wrappers.escrow import EscrowState, NextKey
 from wrappers.node import NodeExtras, NodeState
 from wrappers.prices import Prices

@@ -15,7 +15,7 @@ from protocol.sealing import SealedRequest
 from worker.agent.desk import Desk
 from worker.agent.journal import Journal
 from worker.agent.store import SignedRelease
-from worker.link import Answer, Cancel, Issued, Post, Stored
+from worker.messages import Answer, Cancel, Issued, Post, Stored
 from wrappers.escrow import EscrowState
 from wrappers.receipts import Receipt, Voucher
 from wrappers.rows import Row, RowTerms

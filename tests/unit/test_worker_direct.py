@@ -23,7 +23,7 @@ from protocol.link import host_and_port
 from worker.agent.config import ConfigError, parse
 from worker.enclave.direct import Direct
 from worker.enclave.keys import Keys
-from worker.link import Certified, Certify, Failed
+from worker.messages import Certified, Certify, Failed
 from worker.pump import join
 
 NOW = int(time.time())

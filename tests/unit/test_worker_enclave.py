@@ -27,9 +27,8 @@ from worker.enclave.config import EnclaveConfig, Prices
 from worker.enclave.keys import Keys
 from worker.enclave.session import Loaded, Session
 from worker.engine import api
-from worker.link import (
-    FROM_AGENT,
-    FROM_ENCLAVE,
+from worker.link import FROM_AGENT, FROM_ENCLAVE, Link
+from worker.messages import (
     Answer,
     Attest,
     Cancel,
@@ -39,7 +38,6 @@ from worker.link import (
     Failed,
     Introduce,
     Issued,
-    Link,
     Post,
     Ready,
     SealingKeys,

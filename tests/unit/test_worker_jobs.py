@@ -16,7 +16,7 @@ from protocol.job_lines import read_answers
 from protocol.pricing import Stop, Usage, charge, maximum
 from tests.unit.test_worker_enclave import EPOCH, NETWORK, NODE, NODE_ID, PROMPT, House, ScriptedEngine
 from worker.job_messages import JobAccepted, JobBegin, JobDrop, JobFinished, JobInput, JobPiece, JobRefused, JobRun
-from worker.link import Failed
+from worker.messages import Failed
 from wrappers.cells import to_boc
 from wrappers.job import Outcome
 from wrappers.receipts import Terms

@@ -19,7 +19,7 @@ from worker.agent.enclave_process import Enclave
 from worker.agent.journal import Journal
 from worker.agent.store import Account, Store
 from worker.agent.view import ChainView
-from worker.link import ClaimLine, ClaimSigned
+from worker.messages import ClaimLine, ClaimSigned
 from wrappers.cells import from_boc
 from wrappers.claims import MAX_CLAIM_ENTRIES, Entry, claim_receipt
 from wrappers.escrow import EscrowState

@@ -22,7 +22,7 @@ from worker.agent.journal import Journal
 from worker.agent.store import KnownRequest, ReceiptRow, Store, StoreError
 from worker.agent.streams import Sink
 from worker.agent.view import ChainView, NodeMissing
-from worker.link import Answer, Cancel, Issued, Post, Stored
+from worker.messages import Answer, Cancel, Issued, Post, Stored
 from wrappers.cells import to_boc
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from worker.agent.direct_api import DirectApi
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
-from worker.link import Certify
+from worker.messages import Certify
 from worker.pump import close, join
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,10 @@ from typing import Any, cast
 
 from pytoniq_core import Cell
 
+from worker.fields import LinkError, Message
 from worker.job_messages import JobAccepted, JobFinished, JobPiece, JobRefused
-from worker.link import (
-    FROM_ENCLAVE,
+from worker.link import FROM_ENCLAVE, Link, LinkClosed
+from worker.messages import (
     Answer,
     Attest,
     Certified,
@@ -32,10 +33,6 @@ from worker.link import (
     Issued,
     Judge,
     Judged,
-    Link,
-    LinkClosed,
-    LinkError,
-    Message,
     Ready,
     SealingKeys,
     SealingOffer,

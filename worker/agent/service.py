@@ -36,7 +36,7 @@ from worker.agent.relayer_link import NodeIdentity, RelayerLink
 from worker.agent.releases import KeyFileError, Releases, public_bytes
 from worker.agent.store import StoreError
 from worker.agent.view import ChainView, NodeMissing
-from worker.link import Introduce
+from worker.messages import Introduce
 from wrappers.signed import node_id
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from worker.enclave.config import ConfigError, load
 from worker.enclave.gpu import GpuFailed
 from worker.enclave.server import run_until_stopped
 from worker.engine.api import EngineError
-from worker.link import LinkError
+from worker.fields import LinkError
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from attestation.gpu import envelope
 from attestation.provider import QuoteProvider, QuoteUnavailable
 from attestation.report_data import Binding
 from worker.enclave.gpu import GpuFailed, GpuGuard
-from worker.link import Attest, EvidenceReady, Failed, Introduce
+from worker.messages import Attest, EvidenceReady, Failed, Introduce
 
 GPU_CURE = "See the enclave's log, mend the GPU and its manifests; a new enclave with new keys tries again"
 

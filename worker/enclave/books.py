@@ -19,7 +19,7 @@ from protocol.opening import Opening
 from protocol.receipts import IssuedReceipt
 from protocol.sealing import SealedRequest
 from worker.enclave.keys import Keys
-from worker.link import ClaimLine
+from worker.messages import ClaimLine
 from wrappers.claims import ClaimEntry, Entry, batch, claim_message, receipts_root
 from wrappers.receipts import InnerReceipt, Receipt
 from wrappers.signed import Claim, sign

@@ -18,7 +18,7 @@ from attestation.strict import Malformed
 from attestation.tls import server_context
 from worker.enclave.keys import Keys
 from worker.enclave.server_socket import listen
-from worker.link import Certified, Certify, Failed
+from worker.messages import Certified, Certify, Failed
 from worker.pump import close, join
 
 log = logging.getLogger(__name__)

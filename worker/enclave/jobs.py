@@ -21,6 +21,7 @@ from protocol.pricing import charge
 from worker.enclave.job_run import Runner, Step, plan, worst_case
 from worker.enclave.keys import Keys
 from worker.engine.api import Engine, ModelInfo
+from worker.fields import LinkError, Message
 from worker.job_messages import (
     PIECE_BYTES,
     JobAccepted,
@@ -32,7 +33,7 @@ from worker.job_messages import (
     JobRefused,
     JobRun,
 )
-from worker.link import Introduce, LinkError, Message
+from worker.messages import Introduce
 from wrappers.cells import CellError, from_boc
 from wrappers.job import JobSpec
 from wrappers.receipts import Terms

@@ -6,7 +6,7 @@ import asyncio
 
 from attestation.committee import NotAnswerable, bundled_policy, judge
 from worker.enclave.keys import Keys
-from worker.link import Failed, Judge, Judged
+from worker.messages import Failed, Judge, Judged
 from wrappers.cells import CellError, from_boc
 from wrappers.committee import CommitteeVerdict, Question
 from wrappers.signed import sign

@@ -8,7 +8,7 @@ from protocol.sealing import SealedRequest
 from worker.enclave.answer import Refused
 from worker.enclave.books import Books
 from worker.enclave.keys import Keys
-from worker.link import Introduce, Post
+from worker.messages import Introduce, Post
 
 
 def open_request(keys: Keys, books: Books, node: Introduce, post: Post, now: int) -> tuple[SealedRequest, Opening]:

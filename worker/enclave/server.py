@@ -21,7 +21,8 @@ from worker.enclave.keys import Keys
 from worker.enclave.server_socket import listen
 from worker.enclave.session import Loaded, Session
 from worker.engine.choose import engine_from_config
-from worker.link import FROM_AGENT, Link, LinkError
+from worker.fields import LinkError
+from worker.link import FROM_AGENT, Link
 
 log = logging.getLogger(__name__)
 

@@ -34,8 +34,10 @@ from worker.enclave.keys import Keys
 from worker.enclave.opening import open_request
 from worker.enclave.wire import Outbox
 from worker.engine.api import Engine, ModelInfo
+from worker.fields import LinkError, Message
 from worker.job_messages import JobBegin, JobDrop, JobInput, JobRun
-from worker.link import (
+from worker.link import Link, LinkClosed
+from worker.messages import (
     Attest,
     Cancel,
     Certify,
@@ -43,10 +45,6 @@ from worker.link import (
     Failed,
     Introduce,
     Judge,
-    Link,
-    LinkClosed,
-    LinkError,
-    Message,
     OfferedModel,
     Post,
     Ready,

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from worker.enclave.books import Issue
-from worker.link import Answer, Issued, Message
+from worker.fields import Message
+from worker.messages import Answer, Issued
 
 Send = Callable[[Message], Awaitable[None]]
 
