@@ -30,8 +30,9 @@ async def agreed(command: Command, arguments: dict[str, Any], yes: bool) -> None
         raise BadRequest("nothing was done", "")
 
 
-def mount(app: typer.Typer, main: Main, command: Command) -> None:
+def app_of(main: Main, command: Command) -> typer.Typer:
     """`main` runs a command's work, `command` runs it where the client's books are."""
+    app = typer.Typer()
 
     def ask_and_do(arguments: dict[str, Any], yes: bool) -> None:
         async def work() -> None:
@@ -68,3 +69,5 @@ def mount(app: typer.Typer, main: Main, command: Command) -> None:
     def return_rent(yes: Yes = False) -> None:
         """Turn what is kept for rent of rows that ended into deposit."""
         ask_and_do({"what": "return-rent"}, yes)
+
+    return app

@@ -13,8 +13,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from client import cli, control
+from client import control
 from client.body import Body
+from client.command import nano
 from client.errors import BadRequest, HomeError, TooExpensive, Untrusted
 from client.job_cli import job_app, seconds
 from client.job_plan import Times, plan
@@ -176,7 +177,7 @@ def told(*arguments: str) -> tuple[str, dict[str, Any], str]:
         seen.append((name, given))
         return ANSWERS[name]
 
-    app = job_app(command, lambda work: asyncio.run(work), cli._nano)  # type: ignore[arg-type]
+    app = job_app(command, lambda work: asyncio.run(work), nano)  # type: ignore[arg-type]
     result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == 0, result.output
     return *seen[0], result.output

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from client import cli, show
+from client import cli, command, show
 from client.answer import Lines, MalformedAnswer, text_of
 from client.body import Body
 from client.config import load
@@ -135,13 +135,13 @@ def test_strangers_texts_do_not_reach_the_terminal_raw() -> None:
     ("text", "nano"), [("1", 10**9), ("0.25", 250_000_000), (".5", 500_000_000), ("0.000000001", 1)]
 )
 def test_amounts_are_exact(text: str, nano: int) -> None:
-    assert cli._nano(text) == nano
+    assert command.nano(text) == nano
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1e9", "0.0000000001", "1.2.3", "١"])
 def test_g18_amounts_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(Exception, match="amount in TON"):
-        cli._nano(text)
+        command.nano(text)
 
 
 def test_g18_missing_settings_are_named_with_their_cure(tmp_path: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
-from client import cli
+from client import command as runner
 from client.errors import BadRequest, HomeError
 from client.home import Home
 from client.payments import fees
@@ -104,7 +104,7 @@ def test_g18_a_close_that_nobody_confirms_is_not_sent(monkeypatch: pytest.Monkey
         sent.append(name)
         return {"says": ["it ends"], "refusals": {}, "waiting": {}, "ended": True, "escrow": "", "refunded_nano": 0}
 
-    monkeypatch.setattr(cli, "_command", command)
+    monkeypatch.setattr(runner, "ask", command)
     assert CliRunner().invoke(app, ["client", "close"]).exit_code == 1 and sent == ["plan"]
     assert CliRunner().invoke(app, ["client", "close", "--yes"]).exit_code == 0 and sent[1:] == ["plan", "close"]
 
