@@ -15,6 +15,7 @@ from client import command, show
 from client.answer import text_of
 from client.errors import HomeError, Locked, showable
 from client.events import Receipted, Text
+from client.follow_up import FollowUp
 from client.show import err, out
 from client.sidecar import Sidecar
 
@@ -89,10 +90,13 @@ def serve(
                 url = await sidecar.start(config.host, config.port)
                 sys.stdout.write(json.dumps({"ready": "client", "url": url}) + "\n")
                 sys.stdout.flush()
-                recovering = asyncio.create_task(client.recover())
+                beside: list[asyncio.Task[Any]] = [asyncio.create_task(client.recover())]
+                if config.follow_up:
+                    beside.append(asyncio.create_task(FollowUp(client).run()))
                 await stop.wait()
-                recovering.cancel()
-                await asyncio.gather(recovering, return_exceptions=True)
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
             finally:
                 await sidecar.close()
 

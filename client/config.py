@@ -10,6 +10,7 @@ allow_simulated     accept evidence that proves no hardware, where the policy kn
 keep_texts          store prompts and answers beside their receipts (false)
 max_auto_allot_nano what may be allotted without asking, in total per start (0)
 max_request_nano    the most that one request may cost (500000000)
+follow_up           while the local endpoint runs, end by itself what was begun: refunds, rows, voucher keys (true)
 host, port          where the local endpoint listens (127.0.0.1, 10000)
 token_file          file with a bearer token that the local endpoint demands (none)
 padding             false: neither pad nor delay answers; their token lengths then show on the wire (true)
@@ -50,6 +51,7 @@ _KINDS: dict[str, type] = {
     "keep_texts": bool,
     "max_auto_allot_nano": int,
     "max_request_nano": int,
+    "follow_up": bool,
     "host": str,
     "port": int,
     "token_file": str,
@@ -64,6 +66,7 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 10_000
     token_file: Path | None = None
+    follow_up: bool = True
 
 
 def load(home: Path, overrides: Mapping[str, Any]) -> Config:
@@ -99,6 +102,7 @@ def load(home: Path, overrides: Mapping[str, Any]) -> Config:
         host=values.get("host", "127.0.0.1"),
         port=values.get("port", 10_000),
         token_file=None if token is None else _under(home, token),
+        follow_up=values.get("follow_up", True),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from client import job_control
 from client.audit import verify_chain, verify_held
 from client.errors import BadRequest, NoEscrow
+from client.follow_up import FollowUp
 from client.inspect import Inspection
 from client.money import Closed
 from client.records import AccountOf, Held
@@ -225,6 +226,11 @@ async def _recover(client: Client, arguments: _Arguments) -> dict[str, Any]:
     }
 
 
+async def _follow_up(client: Client, arguments: _Arguments) -> dict[str, Any]:
+    done = await FollowUp(client).round()
+    return {"done": list(done.done), "failed": list(done.failed)}
+
+
 def account_of(value: object) -> bytes:
     try:
         account = bytes.fromhex(value) if isinstance(value, str) else b""
@@ -270,5 +276,6 @@ COMMANDS: dict[str, Callable[[Client, _Arguments], Awaitable[dict[str, Any]]]] =
     "nodes": _nodes,
     "verify": _verify,
     "recover": _recover,
+    "follow-up": _follow_up,
     **job_control.COMMANDS,
 }

@@ -66,6 +66,11 @@ class Home:
         """The key that is to replace that one; born, and on disk, before the chain hears of it. Raises HomeError."""
         return Ed25519PrivateKey.from_private_bytes(_seed(self._next(number)))
 
+    def holds_next_voucher_key(self, number: int, public_key: bytes) -> bool:
+        """Whether that is the key which this client proposed, and has."""
+        path = self._next(number)
+        return path.exists() and self.next_voucher_key(number).public_key().public_bytes_raw() == public_key
+
     def adopt_voucher_key(self, number: int, public_key: bytes) -> bool:
         """Whether the chain's voucher key is ours: the present one, or the next, which then takes its place."""
         current, following = self.path / f"voucher-{number}.key", self._next(number)

@@ -98,6 +98,7 @@ def view(job: JobView) -> dict[str, Any]:
         "amount_nano": job.amount_nano,
         "refundable_at": job.refundable_at,
         "payable_at": job.payable_at,
+        "refund_due": job.refund_due,
     }
 
 

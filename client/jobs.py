@@ -61,6 +61,8 @@ class JobView:
     amount_nano: int | None
     refundable_at: int | None
     payable_at: int | None
+    refund_due: bool = False
+    """Whether it may be refunded now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Jobs:
         self._network = network
         self._node = node
         self._records = JobRecords(home.path)
+        self._over: set[bytes] = set()
 
     async def submit(
         self, data: bytes, nodes: Sequence[bytes], *, maximum_nano: int | None = None, times: Times | None = None
@@ -212,7 +215,7 @@ class Jobs:
             phase = "ended"
         else:
             phase = "not ordered"
-        outcome = record.seen
+        outcome, due = record.seen, None if state is None else state.refundable_at
         return JobView(
             job,
             record.made,
@@ -225,9 +228,24 @@ class Jobs:
             config.deadline,
             record.node or None,
             None if outcome is None else outcome.amount_nano,
-            None if state is None else state.refundable_at,
+            due,
             None if state is None else state.payable_at,
+            due is not None and (await self._view.head()).now >= due,
         )
+
+    async def refundable(self) -> list[bytes]:
+        """Jobs that nobody accepted, or delivered, in time, and that still hold their money."""
+        found, now = [], (await self._view.head()).now
+        for record in self._records.all():
+            # A job whose deadline is over and that the chain does not show has ended, or can never be born.
+            if record.job in self._over or record.seen is not None or now <= record.job_config.deadline:
+                continue
+            state = await self._view.job(record.job)
+            if state is None:
+                self._over.add(record.job)
+            elif state.refundable_at is not None and now >= state.refundable_at:
+                found.append(record.job)
+        return found
 
     async def _seen(self, job: bytes) -> tuple[JobRecord, JobState | None]:
         """The record, with what the chain shows kept in it: after the job's end the chain shows nothing more."""

@@ -198,6 +198,10 @@ class Client:
         """rotate-voucher-key, give-up-key, shares, reclaim, return-rent. Raises BadRequest where it cannot be now."""
         return await self._moved(self._upkeep.act(command, (await self.view.head()).now, node, key))
 
+    async def due(self) -> tuple[str, ...]:
+        """What the owner began with his escrow and can be ended now: `rotate-voucher-key`, `finish`."""
+        return await self._upkeep.due((await self.view.head()).now)
+
     async def _moved(self, work: Awaitable[T]) -> T:
         try:
             return await work

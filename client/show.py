@@ -127,6 +127,8 @@ def job(found: dict[str, Any]) -> None:
         if found[name]
     ]
     out.print(f"  {'; '.join(said)} (unix seconds)", markup=False)
+    if found["refund_due"]:
+        out.print(f"  REFUND DUE: run `cocoon client job refund {found['job']}`, or let `serve` run", markup=False)
 
 
 def fetched(found: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from client import command, control, show
 from client.errors import showable
 from client.inspect import inspect
 from client.money_cli import Node
-from client.show import out
+from client.show import err, out
 
 app = typer.Typer()
 
@@ -63,6 +63,24 @@ def verify(node: Node) -> None:
             kept = await command.ask("receipts", {"verify": True})
             key = found.node.signing_key.hex()
             show.last_receipt(next((one for one in kept["receipts"] if one["key"] == key), None))
+
+    command.main(work())
+
+
+@app.command("follow-up")
+def follow_up() -> None:
+    """End what was begun and is due: refunds of jobs, rows whose timers have run, a voucher key that is ready.
+
+    A running `serve` does it by itself every minute.
+    """
+
+    async def work() -> int:
+        found = await command.ask("follow-up")
+        for line in found["done"] or ([] if found["failed"] else ["nothing is due"]):
+            out.print(line, markup=False)
+        for line in found["failed"]:
+            err.print(line, markup=False)
+        return 1 if found["failed"] else 0
 
     command.main(work())
 

@@ -47,6 +47,15 @@ class Upkeep:
 
         return await self.money.act(command, choose)
 
+    async def due(self, now: int) -> tuple[str, ...]:
+        """Of what the owner began, what can be ended at `now`: `rotate-voucher-key`, `finish`. Raises NoEscrow."""
+        known, state = await self.money.escrow()
+        following = state.next_key
+        ripe = following is not None and now >= following.ready_at
+        mine = ripe and following is not None and self.home.holds_next_voucher_key(known.number, following.key)
+        over = any(row.closing_at and now > row.closing_at for row in state.rows.values())
+        return (*(("rotate-voucher-key",) if mine else ()), *(("finish",) if over else ()))
+
     async def plan(
         self, command: str, now: int, node: bytes | None = None, key: bytes | None = None
     ) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from chain.wait import until
 from chain.wallet import Wallet
 from client import control
 from client.errors import BadRequest, NoEscrow, PaymentFailed
+from client.follow_up import FollowUp, Round
 from client.sdk import Client, Settings
 from client.store import Store
 from client.trust import TrustedNode
@@ -242,6 +243,25 @@ async def test_g4_another_voucher_key_replaces_the_present_one_after_the_longest
         assert state.next_key is None and (await client.balance()).deposit_nano >= TON
     async with ground.client() as client:
         assert (await client.money.escrow())[0].voucher_key == known.voucher_key
+
+
+async def test_g3_what_was_begun_is_ended_by_the_clients_own_follow_up(ground: Ground) -> None:
+    async with ground.client() as client:
+        assert await control.run(client, "follow-up", {}) == {"done": [], "failed": []}
+        first = await client.money.open(2 * TON, (ground.node, TON), None)
+        await client.upkeep("reclaim", ground.node.account)
+        await client.upkeep("rotate-voucher-key")
+        assert await client.due() == ()
+        await ground.control.advance(3700)
+        assert len((await control.run(client, "follow-up", {}))["done"]) == 1
+        balance = await client.balance()
+        assert not balance.rows and balance.free_nano == balance.deposit_nano
+        await ground.control.advance(604_900)
+        done = (await FollowUp(client).round()).done
+        assert len(done) == 1 and "voucher key" in done[0]
+        known, state = await client.money.escrow()
+        assert known.voucher_key == state.voucher_key != first.voucher_key
+        assert await FollowUp(client).round() == Round((), ())
 
 
 async def test_g16_a_voucher_key_put_in_place_by_others_is_adopted_wherever_the_client_died(ground: Ground) -> None:

@@ -17,6 +17,7 @@ import pytest_asyncio
 from chain.wait import until
 from client import control
 from client.errors import BadRequest, NoNode, RelayerUnreachable, TooExpensive
+from client.follow_up import FollowUp, Round
 from client.job_plan import Times
 from client.sdk import Client
 from protocol.pricing import charge
@@ -174,10 +175,14 @@ async def test_g3_a_job_that_nobody_takes_is_refunded(net: Any, client: Client, 
         JOBS.append(view.job)
         with pytest.raises(BadRequest, match="may be refunded at"):
             await client.jobs.refund(view.job)
+        follow_up = FollowUp(client)
+        assert await follow_up.round() == Round((), ()) and not view.refund_due
         async with net.control() as control:
             await control.advance(301)
-        await client.jobs.refund(view.job)
+        assert (await client.jobs.status(view.job)).refund_due
+        assert view.job.hex() in (await follow_up.round()).done[0]
         await until_phase(client, view.job, "ended")
+        assert await follow_up.round() == Round((), ())
         assert await balances(net, client) > deposit - 30_000_000
         with pytest.raises(BadRequest, match="without a result"):
             await client.jobs.fetch(view.job)

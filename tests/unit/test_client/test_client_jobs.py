@@ -158,6 +158,7 @@ VIEW = {
     "amount_nano": 20_000_000,
     "refundable_at": None,
     "payable_at": 2000,
+    "refund_due": False,
 }
 FETCHED = {"job": "ab" * 32, "file": "a.jsonl", "lines": 2, "failed": 1, "prompt_tokens": 3, "completion_tokens": 4}
 ANSWERS = {
@@ -196,7 +197,13 @@ def test_the_commands_say_what_was_asked_and_show_what_came() -> None:
     _, given, shown = told("fetch", "ab" * 32, "--out", "x.jsonl")
     assert given["out"].endswith("/x.jsonl") and "1 of them errors" in shown and "paid now" in shown
     assert told("fetch", "ab" * 32)[1]["out"].endswith("ab.jsonl")
-    assert "refunded" in told("refund", "ab" * 32)[2]
+    assert "refunded" in told("refund", "ab" * 32)[2] and "REFUND DUE" not in told("status", "ab" * 32)[2]
+
+
+def test_g3_a_refund_that_is_due_is_said_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ANSWERS, "job status", {**VIEW, "phase": "open", "refundable_at": 1001, "refund_due": True})
+    shown = told("status", "ab" * 32)[2]
+    assert "REFUND DUE" in shown and f"cocoon client job refund {'ab' * 32}" in shown
 
 
 async def test_job_commands_refuse_what_is_no_job_or_file(world: Any, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from client.payments import fees
 from client.records import Escrow
 from client.upkeep import Upkeep
 from client.upkeep_cli import agreed
-from wrappers.escrow import EscrowState
+from wrappers.escrow import EscrowState, NextKey
 from wrappers.ops import Op
 from wrappers.registry import Parameters
-from wrappers.rows import KeyRow, Row, RowTerms, Shares
+from wrappers.rows import ENDED, KeyRow, Row, RowTerms, Shares
 
 NODE, OLD, NOW_KEY = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
 ROW = Row(
@@ -118,3 +118,19 @@ def test_the_next_key_is_adopted_once_the_chain_shows_it(tmp_path: Path) -> None
         assert home.adopt_voucher_key(0, public) and home.adopt_voucher_key(0, public)
         assert home.known_voucher_key(0).private_bytes_raw() == new.private_bytes_raw()
         assert home.next_voucher_key(0).private_bytes_raw() != new.private_bytes_raw()
+
+
+async def test_rows_and_keys_are_due_to_the_second(tmp_path: Path) -> None:
+    with Home(tmp_path) as home:
+        mine = home.next_voucher_key(0).public_key().public_bytes_raw()
+
+        async def due(now: int, key: bytes = b"", closing_at: int = 0) -> tuple[str, ...]:
+            following = NextKey(key, 500) if key else None
+            state = replace(STATE, rows={NODE: replace(ROW, closing_at=closing_at)}, next_key=following)
+            return await Upkeep(Books(state), home).due(now)  # type: ignore[arg-type]
+
+        assert await due(1000) == () and await due(499, mine) == ()
+        assert await due(500, mine) == ("rotate-voucher-key",)
+        assert await due(500, b"\x08" * 32) == (), "a key that this client does not hold would lock it out"
+        assert await due(700, closing_at=700) == () and await due(701, closing_at=700) == ("finish",)
+        assert await due(700, closing_at=ENDED) == ("finish",)
