@@ -1,6 +1,6 @@
 """One mutant: compiled in a folder of its own, put in the place of the committed code, and shown to the tests.
 
-Every trial is a forked process of a parent that has imported everything and built nothing. The code is replaced from
+Every trial is a forked process of a parent that has collected the tests and built nothing. The code is replaced from
 outside, inside that process alone; the wrappers still check it against the pinned hashes, which are the mutant's own.
 """
 
@@ -12,19 +12,18 @@ import posixpath
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
-# Imported for the children, which would each take a second for it: what the tests and pytest's plugins stand on.
-import hypothesis.stateful  # noqa: F401
-import pytest
-import pytest_asyncio  # noqa: F401
-import pytest_timeout  # type: ignore[import-untyped]  # noqa: F401
+import hypothesis.configuration
+from tonpy.libs.python_ton import func_to_asm
 
 import contracts
 import scripts.compile
@@ -32,41 +31,9 @@ import scripts.gas
 import wrappers.code
 from scripts.compile import CONTRACTS, RARE, compile_contract, source
 from scripts.mutants.operators import Mutant
+from scripts.mutants.suite import Suite
 from wrappers.cells import from_boc, to_boc
 from wrappers.code import Contract
-
-ROOT = Path(scripts.compile.__file__).parent.parent
-TESTS = ROOT / "tests" / "contracts"
-# These hold the code or its gas fast, whatever it does, or do not run it: they would kill every mutant for no reason.
-PINS = ("test_compile.py", "test_gas.py", "test_two_engines.py", "test_mutants_check.py")
-PINNING_TESTS = ("test_fees.py::test_g8_gas_constant_is_at_least_the_worst_case_and_at_most_a_tenth_above",)
-# Random and slow: asked last, always with the same seed.
-LAST = "test_machine.py"
-# No rewriting of assertions, no cache: nobody reads what the tests say here.
-_PYTEST = [
-    "-x",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:anyio",
-    "--assert=plain",
-    "--tb=no",
-    "-W",
-    "ignore",
-    "--hypothesis-seed=0",
-]
-# Test file to ask first, by the beginning of the mutated file's path; no order changes who kills in the end.
-FIRST = {
-    "node": "test_node.py",
-    "escrow": "test_escrow.py",
-    "registry": "test_registry.py",
-    "stub": "test_registry.py",
-    "job": "test_job.py",
-    "court": "test_court.py",
-    "attestation": "test_registry.py",
-    "common/genesis": "test_registry.py",
-    "common/gas": "test_fees.py",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +43,21 @@ class Verdict:
     by: str = ""
     code: str = ""
     """Fingerprint of all contracts' code."""
+    seconds: float = 0.0
+    """Of this process and those it started, on the processor."""
 
 
 Code = Mapping[Contract, bytes]
 
 
-def test_files(file: str, *, quick: bool) -> list[str]:
-    """Every test file that can kill, the likeliest first; `quick` leaves out the state machine."""
-    names = sorted(path.name for path in TESTS.glob("test_*.py") if path.name not in PINS)
-    names = [name for name in names if not (quick and name == LAST)]
-    if not file.startswith(("attestation", "common")):  # they run no code but that of the evidence, for a minute
-        names = [name for name in names if not name.startswith("test_attestation")]
-    first = next((test for start, test in FIRST.items() if file.startswith(start)), "")
-    return [str(TESTS / name) for name in sorted(names, key=lambda name: (name == LAST, name != first, name))]
-
-
 def affected(sources: Mapping[str, str], file: str) -> list[Contract]:
     """Contracts that `file` is compiled into. Whoever knows a program by its hash changes with it."""
-    hit = {contract for contract in Contract if file in _closure(sources, source(contract))}
+    hit = {contract for contract in Contract if file in closure(sources, source(contract))}
     return [contract for contract in Contract if contract in hit or RARE.get(contract) in hit]
 
 
-def _closure(sources: Mapping[str, str], root: str) -> set[str]:
+def closure(sources: Mapping[str, str], root: str) -> set[str]:
+    """`root` and the files that it includes, also through others."""
     seen, stack = set[str](), [root]
     while stack:
         name = stack.pop()
@@ -108,12 +68,40 @@ def _closure(sources: Mapping[str, str], root: str) -> set[str]:
     return seen
 
 
+def _send_assembly(out: Connection, path: Path) -> None:
+    os.chdir(scripts.compile.CONTRACTS)
+    try:
+        out.send(str(func_to_asm([str(path)])))
+    except Exception as error:
+        out.send(f"{error}")
+
+
+def _forked_assembly(path: Path) -> str:
+    """What scripts.compile.assembly_of does, in a fork instead of a new interpreter: the compiler is loaded already."""
+    context = get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send_assembly, args=(theirs, path))
+    process.start()
+    theirs.close()
+    try:
+        text = str(ours.recv())
+    except EOFError:
+        text = "the compiler died"
+    process.join()
+    if "PROGRAM{" not in text:
+        raise RuntimeError(f"{path.name} does not compile:\n{text}")
+    return text
+
+
 def compiled(sources: Mapping[str, str], wanted: list[Contract]) -> Code:
     """Bags of the contracts' code. Raises RuntimeError with the compiler's words."""
     with tempfile.TemporaryDirectory() as folder:
         _write(sources, Path(folder))
         scripts.compile.assembly.cache_clear()
-        with patch.object(scripts.compile, "CONTRACTS", Path(folder)):
+        with (
+            patch.object(scripts.compile, "CONTRACTS", Path(folder)),
+            patch.object(scripts.compile, "assembly_of", _forked_assembly),
+        ):
             scripts.compile.write_program_includes()
             return {contract: to_boc(compile_contract(contract)) for contract in wanted}
 
@@ -125,53 +113,34 @@ def _write(sources: Mapping[str, str], folder: Path) -> None:
         path.write_text(text)
 
 
-class _FirstFailure:
-    def __init__(self) -> None:
-        self.test = ""
+@contextmanager
+def in_place(code: Code, sources: Mapping[str, str], suite: Suite) -> Generator[None]:
+    """Within the context this process runs `code`, and tests that read the sources read these.
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed and not self.test:
-            self.test = report.nodeid.rpartition("/")[2]
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed and not self.test:
-            self.test = f"collecting {report.nodeid}"
-
-
-def ask_tests(code: Code, sources: Mapping[str, str], file: str, *, quick: bool) -> str:
-    """Name of the test that fails with this code, empty when all pass. Only in a process that has built nothing yet.
-
-    Tests that read the sources read those of the mutant, too.
+    Only in a process that has built nothing yet.
     """
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shutil.copytree(CONTRACTS, folder, dirs_exist_ok=True)
+        folder = Path(name) / "contracts"
+        shutil.copytree(CONTRACTS, folder)
         _write(sources, folder)
-        build = folder / "build"
         hashes = {}
         for contract, boc in code.items():
-            (build / f"{contract}.boc").write_bytes(boc)
+            (folder / "build" / f"{contract}.boc").write_bytes(boc)
             hashes[str(contract)] = from_boc(boc).hash.hex()
-        (build / "hashes.json").write_text(json.dumps(hashes))
-        os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(folder / "hypothesis")
-        wrappers.code.code.cache_clear()
-        wrappers.code.pinned_hashes.cache_clear()
+        (folder / "build" / "hashes.json").write_text(json.dumps(hashes))
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = name
+        hypothesis.configuration.set_hypothesis_home_dir(Path(name) / "hypothesis")
+        suite.move_paths(CONTRACTS, folder)
         with (
             patch.object(wrappers.code, "resources", SimpleNamespace(files=lambda package: folder)),
             patch.object(contracts, "__file__", str(folder / "__init__.py")),
         ):
+            wrappers.code.code.cache_clear()
+            wrappers.code.pinned_hashes.cache_clear()
             for contract in Contract:
                 if wrappers.code.code(contract).hash.hex() != hashes[contract]:
                     raise RuntimeError(f"the mutant's {contract} was not put in place; review scripts/mutants/trial.py")
-            likeliest, *others = test_files(file, quick=quick)
-            return _failure_of([likeliest]) or _failure_of(others)
-
-
-def _failure_of(files: list[str]) -> str:
-    failure = _FirstFailure()
-    deselected = [f"--deselect=tests/contracts/{test}" for test in PINNING_TESTS]
-    status = pytest.main([*_PYTEST, f"--rootdir={ROOT}", *deselected, *files], plugins=[failure])
-    return "" if status == pytest.ExitCode.OK else failure.test or f"pytest ended with {status!r}"
+            yield
 
 
 def fingerprint(code: Code) -> str:
@@ -179,9 +148,14 @@ def fingerprint(code: Code) -> str:
 
 
 def attempt(
-    mutant: Mutant, sources: Mapping[str, str], original: Code, known: Mapping[str, str], *, quick: bool
+    mutant: Mutant,
+    sources: Mapping[str, str],
+    original: Code,
+    known: Mapping[str, str],
+    suite: Suite,
+    tests: list[str],
 ) -> Verdict:
-    """`known`: what stands already for each code, by fingerprint."""
+    """`known`: what stands already for each code, by fingerprint. `tests` are asked in that order."""
     changed = dict(sources) | {mutant.file: mutant.apply(sources[mutant.file])}
     try:
         code = dict(original) | dict(compiled(changed, affected(sources, mutant.file)))
@@ -190,26 +164,19 @@ def attempt(
     print_ = fingerprint(code)
     if print_ in known:
         return Verdict("same code", known[print_], print_)
-    killer = ask_tests(code, changed, mutant.file, quick=quick)
-    return Verdict("killed", killer, print_) if killer else Verdict("survived", "", print_)
+    with in_place(code, changed, suite):
+        killer = suite.first_failure(tests)
+    return Verdict("killed" if killer else "survived", killer, print_)
 
 
-def run_in_child(
-    out: Connection,
-    mutant: Mutant,
-    sources: Mapping[str, str],
-    original: Code,
-    known: Mapping[str, str],
-    quick: bool,
-) -> None:
-    """Body of a trial process: sends one Verdict. What the tests print goes nowhere."""
+def quietly() -> None:
+    """A trial is a process group of its own, and what its tests print goes nowhere."""
     os.setpgrp()
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
         os.dup2(nowhere.fileno(), sys.stderr.fileno())
-        try:
-            verdict = attempt(mutant, sources, original, known, quick=quick)
-        except Exception as error:  # a fault of the trial must not pass for a kill
-            verdict = Verdict("broken", repr(error))
-        out.send(verdict)
-    out.close()
+
+
+def seconds_used() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

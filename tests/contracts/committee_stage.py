@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from job_stage import STUB_PREFIX
+from job_stage import stub_prefix
 from pytoniq_core import Cell
 
 from devnet.ledger import Ledger
@@ -57,7 +57,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.network = network_id(self.ledger.global_id, self.registry)
         self.terms = CommitteeTerms(
-            self.registry, STUB_PREFIX, POLICY, self.seats, self.quorum, 2 * HOUR, self.attestation, self.treasury,
+            self.registry, stub_prefix(), POLICY, self.seats, self.quorum, 2 * HOUR, self.attestation, self.treasury,
             10 * TON, TON // 20,
         )  # fmt: skip
         self.fees = CommitteeFees(Prices.from_config(self.ledger.config), self.terms)

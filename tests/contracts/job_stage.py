@@ -25,9 +25,12 @@ RESULT, INNER, SPEC = b"\x31" * 32, b"\x32" * 32, b"\x33" * 32
 PROGRAM = begin_cell().store_uint(7, 32).store_ref(begin_cell().store_uint(8, 500).end_cell()).end_cell()
 """Stands for the program of a node's rare messages."""
 TREASURY = account_of_name("treasury")
-STUB_PREFIX = (
-    b"\x02\x01\x34" + code(Contract.STUB).get_depth(0).to_bytes(2, "big") + bytes(2) + bytes(code(Contract.STUB).hash)
-)
+
+
+def stub_prefix() -> bytes:
+    """The first bytes of what is hashed to a child's address, its code being the stub."""
+    stub = code(Contract.STUB)
+    return b"\x02\x01\x34" + stub.get_depth(0).to_bytes(2, "big") + bytes(2) + bytes(stub.hash)
 
 
 def code_of(trace: Trace) -> int | None:
@@ -71,7 +74,7 @@ class Stage:
     # ------------------------------------------------------------------------------------------ births
 
     def genesis(self, state: Cell | None = None, key: Ed25519PrivateKey | None = None) -> Trace:
-        state = state or court.CourtState(self.registry, STUB_PREFIX, TREASURY).to_cell()
+        state = state or court.CourtState(self.registry, stub_prefix(), TREASURY).to_cell()
         signature = sign(GenesisState(self.ledger.global_id, self.court, bytes(state.hash)), key or self.genesis_key)
         init = singleton_state_init(code(Contract.COURT), public(self.genesis_key), 0)
         return self.ledger.send_internal(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
 from court_stage import ALLOTMENT_EPOCH, NODE_EPOCH, TERMS, USAGE, Court, least_value, slash_of, spine_of
-from job_stage import PROGRAM, STUB_PREFIX, TREASURY, Stage, code_of
+from job_stage import PROGRAM, TREASURY, Stage, code_of, stub_prefix
 from pytoniq_core import Builder, Cell, HashMap, begin_cell
 
 from devnet.merkle import proof as merkle_proof
@@ -63,25 +64,25 @@ def dictionary(entries: dict[int, Cell]) -> Cell:
 def test_a_court_is_born_once_and_knows_three_things(bench: Court) -> None:
     data = bench.ledger.account(bench.court).data
     assert data is not None
-    assert court.CourtState.from_cell(data) == court.CourtState(bench.registry, STUB_PREFIX, TREASURY)
+    assert court.CourtState.from_cell(data) == court.CourtState(bench.registry, stub_prefix(), TREASURY)
     assert bench.ledger.run_get(bench.court, "get_version") == [1]
     ids = [int.from_bytes(each, "big") for each in (bench.registry, TREASURY)]
     assert bench.ledger.run_get(bench.court, "get_court") == ids
-    again = bench.genesis(court.CourtState(bench.stranger, STUB_PREFIX, bench.stranger).to_cell())
+    again = bench.genesis(court.CourtState(bench.stranger, stub_prefix(), bench.stranger).to_cell())
     assert code_of(again) == ContractError.UNKNOWN_OP
 
 
 @pytest.mark.parametrize(
     "state",
     [
-        court.CourtState(b"\x01" * 32, STUB_PREFIX, bytes(32)).to_cell(),
-        court.CourtState(b"\x01" * 32, b"\x02\x01\x35" + STUB_PREFIX[3:], TREASURY).to_cell(),
-        court.CourtState(b"\x01" * 32, STUB_PREFIX[:5] + b"\x00\x01" + STUB_PREFIX[7:], TREASURY).to_cell(),
+        lambda stub: court.CourtState(b"\x01" * 32, stub, bytes(32)),
+        lambda stub: court.CourtState(b"\x01" * 32, b"\x02\x01\x35" + stub[3:], TREASURY),
+        lambda stub: court.CourtState(b"\x01" * 32, stub[:5] + b"\x00\x01" + stub[7:], TREASURY),
     ],
     ids=["no treasury", "another form of StateInit", "data with a depth"],
 )
-def test_a_genesis_state_that_could_not_work_is_refused(state: Cell) -> None:
-    assert code_of(Stage().genesis(state)) == ContractError.BAD_PARAMETERS
+def test_a_genesis_state_that_could_not_work_is_refused(state: Callable[[bytes], court.CourtState]) -> None:
+    assert code_of(Stage().genesis(state(stub_prefix()).to_cell())) == ContractError.BAD_PARAMETERS
 
 
 def test_g10_genesis_of_another_key_is_refused() -> None:
@@ -89,7 +90,7 @@ def test_g10_genesis_of_another_key_is_refused() -> None:
 
 
 def test_a_genesis_state_with_anything_more_is_refused() -> None:
-    state = court.CourtState(b"\x01" * 32, STUB_PREFIX, TREASURY).to_cell()
+    state = court.CourtState(b"\x01" * 32, stub_prefix(), TREASURY).to_cell()
     assert code_of(Stage().genesis(begin_cell().store_cell(state).store_bit(1).end_cell())) == 9
 
 

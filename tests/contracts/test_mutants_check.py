@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from multiprocessing import get_context
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from scripts.mutants import trial
+from scripts.mutants.campaign import Campaign
 from scripts.mutants.explained import Explanation, ExplanationError, match, read
 from scripts.mutants.func import Source, SyntaxSurprise
+from scripts.mutants.journal import Entry, Identities, Journal
 from scripts.mutants.operators import Mutant, mutants_of
+from scripts.mutants.order import chosen, ordered
+from scripts.mutants.recording import Memory, Needs
+from scripts.mutants.suite import ROOT, Suite, SuiteError
+from scripts.mutants.trial import Verdict, compiled
 from scripts.mutate import EXPLAINED, all_mutants, read_sources
 from wrappers.code import Contract, code
 
@@ -110,23 +119,131 @@ def test_an_explanation_of_a_changed_line_is_refused(mutants: list[Mutant], tmp_
         read(path)
 
 
-def _tried(operator: str, text: str) -> trial.Verdict:
+def _entry(place: str, function: str, by: str) -> Entry:
+    return Entry(place, function, "drop check", place, "tests", "killed", by, "code", False, 1.0)
+
+
+RECORDING = {
+    "test_a.py::test_dear": Needs(frozenset(["node"]), 4.0),
+    "test_a.py::test_one": Needs(frozenset(["node"]), 0.2),
+    "test_b.py::test_other_contract": Needs(frozenset(["job"]), 0.1),
+    "test_b.py::test_two": Needs(frozenset(["node", "job"]), 0.1),
+    "test_c.py::test_three": Needs(frozenset(["node"]), 0.3),
+    "test_machine.py::TestMachine::runTest": Needs(frozenset(["node"]), 40.0),
+}
+MACHINE = "test_machine.py::TestMachine::runTest"
+
+
+def test_whoever_killed_in_the_function_then_in_the_file_is_asked_first_and_the_machines_last(
+    mutants: list[Mutant],
+) -> None:
+    tests = chosen(RECORDING, [Contract.NODE])
+    assert "test_b.py::test_other_contract" not in tests and len(tests) == 5
+    mutant = mutants[0]
+    cheap_first = [
+        "test_b.py::test_two",
+        "test_a.py::test_one",
+        "test_c.py::test_three",
+        "test_a.py::test_dear",
+        MACHINE,
+    ]
+    assert ordered(mutant, [], RECORDING, tests) == cheap_first
+    kills = [
+        _entry("pay.fc:1", "other", "test_a.py::test_one"),
+        _entry("pay.fc:1", "other", "test_a.py::test_one"),
+        _entry("pay.fc:7", mutant.function, "test_c.py::test_three"),
+        _entry("pay.fc:7", mutant.function, MACHINE),
+        _entry("pay.fc:9", "other", "test_gone.py::test_gone"),
+        _entry("else.fc:2", mutant.function, "test_b.py::test_two"),
+    ]
+    again = ordered(mutant, kills, RECORDING, tests)
+    assert again[:2] == ["test_c.py::test_three", "test_a.py::test_one"] and again[-1] == MACHINE
+    assert sorted(again) == sorted(tests), "the order leaves nobody out"
+
+
+def test_a_verdict_stands_while_its_sources_and_its_tests_do(tmp_path: Path) -> None:
     sources = read_sources()
-    original = {contract: trial.compiled(sources, [contract])[contract] for contract in Contract}
-    [mutant] = [m for m in all_mutants(sources) if m.operator == operator and text in m.before and m.file == "node.fc"]
-    context = get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=trial.run_in_child, args=(theirs, mutant, sources, original, {}, True))
-    process.start()
-    theirs.close()
-    assert ours.poll(120)
-    verdict: trial.Verdict = ours.recv()
-    process.join()
-    return verdict
+    mutant, other = [each for each in all_mutants(sources) if each.file == "job.fc"][:2]
+    identity = Identities(sources).of(mutant)
+    assert identity != Identities(sources).of(other)
+    assert identity == Identities(sources | {"node.fc": "() other() { }"}).of(mutant), "no part of the job's code"
+    assert identity != Identities(sources | {"common/types.fc": sources["common/types.fc"] + "const int x = 1;"}).of(
+        mutant
+    )
+    with_comment = ";; said\n" + sources["job.fc"]
+    [moved] = [
+        each
+        for each in mutants_of(Source("job.fc", with_comment))
+        if (each.start, each.replacement) == (mutant.start + 8, mutant.replacement)
+    ]
+    assert identity == Identities(sources | {"job.fc": with_comment}).of(moved)
+
+    files = ["test_job.py", "test_machine.py"]
+    journal = Journal.at(tmp_path / "journal.jsonl")
+    assert journal.standing(identity, files) is None
+    journal.note(mutant, identity, Verdict("killed", "test_job.py::test_x", "code"), files, quick=False)
+    journal.note(other, "other", Verdict("survived", "", "code"), ["test_job.py"], quick=True)
+    read_again = Journal.at(tmp_path / "journal.jsonl")
+    killed = read_again.standing(identity, files)
+    assert killed is not None and killed.by == "test_job.py::test_x"
+    assert read_again.standing("other", ["test_job.py"]) is not None
+    assert read_again.standing("other", files) is None, "the machine was not asked"
+    assert read_again.survived_all_but_last("other", files)
+    assert read_again.standing("other", ["test_job.py", "test_node.py"]) is None, "nor was another file"
+    changed = replace(read_again.entries[identity], tests="of another text")
+    assert Journal(journal.path, {identity: changed}).standing(identity, files) is None
 
 
-def test_a_dropped_signature_check_is_killed_and_the_code_here_is_as_before() -> None:
-    before = code(Contract.NODE).hash
-    verdict = _tried("drop check", "check_signature(hash, signature, key.preload_uint(size::key))")
-    assert verdict.status == "killed" and verdict.by.startswith("test_node.py::")
-    assert code(Contract.NODE).hash == before
+def _mutate(journal: Path, *arguments: str) -> dict[str, tuple[str, str]]:
+    """What became of each mutant: status and killer by fingerprint."""
+    command = [sys.executable, "-m", "scripts.mutate", "--journal", str(journal), "--processes", "1", *arguments]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150)
+    assert "mutants: " in run.stdout, run.stdout + run.stderr
+    return {key: (entry.status, entry.by) for key, entry in Journal.at(journal).entries.items()}
+
+
+def test_a_dropped_check_is_killed_by_a_test_that_runs_it_whoever_else_is_asked(tmp_path: Path) -> None:
+    """And what is tried once is not tried again; tests that run nothing of the stub kill nothing of it."""
+    files = ["--tests", "test_registry.py", "test_job_wrappers.py", "--only", "stub.fc"]
+    journal = tmp_path / "journal.jsonl"
+    code_before = code(Contract.STUB).hash
+    verdicts = _mutate(journal, *files, "--operator", "never branch", "--operator", "drop end of parsing")
+    killers = [by for said, by in verdicts.values() if said == "killed"]
+    assert killers and all(by.startswith("test_registry.py::") for by in killers)
+    lines = journal.read_text()
+    _mutate(journal, *files, "--operator", "never branch")
+    assert journal.read_text() == lines, "what was tried stands"
+    everybody = tmp_path / "all.jsonl"
+    asked_all = _mutate(everybody, *files, "--operator", "never branch", "--ask-all")
+    assert {key: said for key, (said, _) in asked_all.items()} == {key: verdicts[key][0] for key in asked_all}
+    assert code(Contract.STUB).hash == code_before
+
+
+class _Failing:
+    """A suite whose only test fails, whatever the code."""
+
+    def __init__(self) -> None:
+        self.items = {"test_job.py::test_x": None}
+
+    def first_failure(self, tests: Iterable[str]) -> str:
+        return next(iter(tests))
+
+    def move_paths(self, old: Path, new: Path) -> None:
+        pass
+
+    def register(self, plugin: object) -> None:
+        pass
+
+
+def test_a_test_that_fails_on_the_unbroken_code_kills_nothing(tmp_path: Path) -> None:
+    sources = read_sources()
+    original = compiled(sources, list(Contract))
+    memory, journal = Memory(tmp_path / "recording.json", ""), Journal(tmp_path / "journal.jsonl")
+    suite = cast(Suite, _Failing())
+    campaign = Campaign(sources, original, suite, memory, journal, Identities(sources), quick=False, partial=False)
+    with pytest.raises(SuiteError, match="test_x fails on the unbroken code"):
+        campaign.record()
+    campaign.recording = {"test_job.py::test_x": Needs(frozenset(["job"]), 1.0)}
+    mutant = next(each for each in all_mutants(sources) if each.file == "job.fc" and each.operator == "never branch")
+    campaign.run([mutant], 1, anew=False)
+    assert campaign.verdicts[mutant].status == "broken" and "runs alone" in campaign.verdicts[mutant].by

@@ -22,8 +22,12 @@ from wrappers.node_rare import accept_job, unbond, withdraw_stake
 from wrappers.receipts import InnerReceipt, Receipt
 from wrappers.signed import Acceptance, JobResult, node_id, sign
 
-PROGRAM = rare_program(Contract.NODE)
 HONEST = charge(PRICES, USAGE, Stop.END)
+
+
+def program() -> Cell:
+    """What a node needs for its rare messages."""
+    return rare_program(Contract.NODE)
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,13 @@ class Case:
         return court.SignedReceipt(receipt, sign(receipt, self.world.enclave_key))
 
     def equivocation(self, amount: int = TON // 4) -> Cell:
-        return court.equivocation(self.place, self.accused, self.receipt(), self.receipt(amount), PROGRAM)
+        return court.equivocation(self.place, self.accused, self.receipt(), self.receipt(amount), program())
 
     def false_amount(self, amount: int) -> Cell:
-        return court.false_amount(self.place, self.accused, self.receipt(amount), self.inner(), PRICES, PROGRAM)
+        return court.false_amount(self.place, self.accused, self.receipt(amount), self.inner(), PRICES, program())
 
     def accuse(self, body: Cell, value: int | None = None) -> Trace:
-        value = self.world.fees.evidence(PROGRAM) if value is None else value
+        value = self.world.fees.evidence(program()) if value is None else value
         return self.world.tell(self.world.stranger.account, self.world.court, value, body)
 
 
@@ -83,7 +87,7 @@ def test_g2_a_lie_takes_the_whole_stake_and_pays_harm_tenth_and_treasury_to_the_
     assert sent_to(trace, pair.node, pair.escrow) == [TON // 4 - fee]
     assert sent_to(trace, pair.node, world.treasury) == [stake - TON // 4 - stake // 10 - fee]
     (reward,) = sent_to(trace, pair.node, world.stranger.account)
-    assert 0 < reward - stake // 10 < world.fees.evidence(PROGRAM), "the tenth, and what the evidence did not cost"
+    assert 0 < reward - stake // 10 < world.fees.evidence(program()), "the tenth, and what the evidence did not cost"
     assert world.escrow(pair.escrow).deposit_nano == deposit + TON // 4 - fee - world.fees.top_up()
     assert before - stake - TON // 1000 < world.ledger.balance(pair.node) <= before - stake
 
@@ -120,7 +124,7 @@ def test_g10_what_a_key_of_the_reporters_own_signed_convicts_nobody(case: Case, 
     first, second = (court.SignedReceipt(each, sign(each, key)) for each in receipts)
     accused = court.Accused(pair.node, epoch, public(key))
     balance = world.ledger.balance(pair.node)
-    trace = case.accuse(court.equivocation(case.place, accused, first, second, PROGRAM))
+    trace = case.accuse(court.equivocation(case.place, accused, first, second, program()))
     assert not trace.failed and world.node(pair.node) == state
     assert world.ledger.balance(pair.node) == balance
     assert len(sent_to(trace, pair.node, world.stranger.account)) == 1, "less gas, it has its value back"
@@ -167,7 +171,7 @@ def test_g10_slash_from_anybody_but_the_court_is_refused(case: Case) -> None:
     world, pair = case.world, case.pair
     state = world.node(pair.node)
     key = public(world.enclave_key)
-    slash = court.Slash(state.epoch, key, 0, TON, pair.escrow, world.stranger.account, world.treasury, PROGRAM)
+    slash = court.Slash(state.epoch, key, 0, TON, pair.escrow, world.stranger.account, world.treasury, program())
     for source in (world.stranger.account, world.governor.account, world.attestation, world.registry, pair.escrow):
         trace = world.tell(source, pair.node, TON, slash.to_cell())
         assert code_of(trace) == ContractError.NOT_ALLOWED
@@ -241,7 +245,7 @@ def test_a_job_from_acceptance_to_the_nodes_earnings(case: Case) -> None:
     account, before = accepted(case), world.node(pair.node)
     acceptance = job_state(world, account).acceptance
     key = public(world.enclave_key)
-    assert acceptance == job.Acceptance(pair.node, before.epoch, key, bytes(PROGRAM.hash))
+    assert acceptance == job.Acceptance(pair.node, before.epoch, key, bytes(program().hash))
     stranger = world.stranger.account
     assert not world.tell(stranger, account, TON, posted(case, account)).failed
     world.ledger.now += HOUR
@@ -275,8 +279,8 @@ def test_g2_a_miss_returns_everything_and_costs_the_node_the_jobs_maximum(case: 
     stake, held = world.node(pair.node).stake_nano, world.ledger.balance(account)
     deposit = world.escrow(pair.escrow).deposit_nano
     world.ledger.now += 2 * HOUR + 1
-    value = world.fees.refund(PROGRAM)
-    trace = world.tell(world.stranger.account, account, value, job.refund(PROGRAM))
+    value = world.fees.refund(program())
+    trace = world.tell(world.stranger.account, account, value, job.refund(program()))
     assert not trace.failed and not world.alive(account)
     assert trace.total_fees_nano == trace.balance_delta_nano
     state = world.node(pair.node)
@@ -295,7 +299,7 @@ def test_a_miss_of_more_than_the_stake_takes_the_stake(case: Case) -> None:
     account = open_job(world, pair.escrow, config, 0)
     assert not world.tell(world.stranger.account, pair.node, TON, accepting(case, account)).failed
     world.ledger.now += 2 * HOUR + 1
-    assert not world.tell(world.stranger.account, account, TON, job.refund(PROGRAM)).failed
+    assert not world.tell(world.stranger.account, account, TON, job.refund(program())).failed
     assert world.node(pair.node).stake_nano == 0
 
 
@@ -330,7 +334,7 @@ def test_g3_a_missed_job_whose_node_has_left_returns_everything_all_the_same(cas
     assert not world.alive(pair.node)
     assert world.ledger.now > (job_state(world, account).refundable_at or 0) + job.REPORT_SECONDS, "nobody came in time"
     deposit, held = world.escrow(pair.escrow).deposit_nano, world.ledger.balance(account)
-    trace = world.tell(world.stranger.account, account, TON, job.refund(PROGRAM))
+    trace = world.tell(world.stranger.account, account, TON, job.refund(program()))
     assert not world.alive(account)
     assert world.escrow(pair.escrow).deposit_nano - deposit > held - TON // 100
     assert [tx.exit_code for tx in trace.of(world.court)] == [0, 0], "the slash came back; it is the court's rent"
