@@ -17,8 +17,10 @@ from client.money import Closed
 from client.records import AccountOf, Held
 from client.sdk import Client
 from client.trust import TrustedNode
+from protocol.pricing import dearer, table
 from protocol.receipts import usage_of
 from wrappers.cells import to_boc
+from wrappers.receipts import Terms
 
 _Arguments = Mapping[str, Any]
 
@@ -197,7 +199,22 @@ def trust_view(node: TrustedNode) -> dict[str, Any]:
         "sealing_key_until": node.sealing_key.expires_at,
         "epoch": node.epoch,
         "models": {one.name: one.context_tokens for one in node.models},
+        "prices": [
+            {
+                "name": one.name,
+                **table(one.terms),
+                "on_chain": _on_chain(one.terms, node.published.get(one.terms.model)),
+            }
+            for one in node.models
+        ],
     }
+
+
+def _on_chain(asked: Terms, published: Terms | None) -> str | None:
+    """How what is asked stands to what the node's controller published; dearer is refused before."""
+    if published is None:
+        return None
+    return "cheaper" if dearer(published, asked) else "the same"
 
 
 def chain_view(found: Inspection) -> dict[str, Any]:

@@ -104,6 +104,14 @@ def _chain(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def prices(found: list[dict[str, Any]]) -> None:
+    words = {None: "not on chain", "the same": "the same on chain", "cheaper": "cheaper than on chain"}
+    for one in found:
+        parts = ", ".join(f"{ton(one[name])} {name}" for name in ("prompt", "cached", "completion", "reasoning"))
+        least = f"at least {ton(one['minimum_nano'])} a request; {words[one['on_chain']]}"
+        out.print(f"  {one['name']}: {parts} per 2^20 tokens, {least}", markup=False)
+
+
 def last_receipt(one: dict[str, Any] | None) -> None:
     if one is None:
         out.print("8. receipt     none of this key in this folder")

@@ -7,6 +7,7 @@ ended term, unbonding or another measurement there refuses the node; nothing the
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from attestation.policy import MAINNET_GLOBAL_ID, Policy
@@ -15,6 +16,7 @@ from attestation.strict import Malformed as MalformedEvidence
 from attestation.verify import Block, Expected, Verdict, verify
 from protocol.errors import PeerFault
 from protocol.offer import AnnouncedKey, ModelOffer, NodeOffer
+from protocol.pricing import dearer
 from wrappers.node import NodeState
 from wrappers.receipts import Terms
 
@@ -44,6 +46,8 @@ class TrustedNode:
     """Unix seconds: the earlier end of the evidence and of the chain's verdict."""
     evidence: str = field(repr=False)
     """The offer's evidence and collateral as JSON, for checking receipts offline."""
+    published: Mapping[bytes, Terms] = field(default_factory=dict)
+    """Prices that the node's controller put on chain, by model: what it asks is not above them, else it is refused."""
 
     @property
     def simulated(self) -> bool:
@@ -121,6 +125,7 @@ def check_offer(
         release_key=node.release_key,
         attested_until=min(verdict.attested_until, node.attested_until),
         evidence=json.dumps(dict(offer.evidence), sort_keys=True),
+        published=node.offers,
     )
 
 
@@ -149,16 +154,11 @@ def _chain_faults(offer: NodeOffer, node: NodeState, now: int) -> list[str]:
         faults.append("its operator drains it: it takes no new requests")
     for model in offer.models:
         published = node.offers.get(model.terms.model)
-        if published is not None and _dearer(model.terms, published):
+        if published is not None and dearer(model.terms, published):
             faults.append(f"it asks more for {model.name} than the price that it published on chain")
     if node.attested_until <= now:
         faults.append(f"the node's term on chain ended at {node.attested_until}, now is {now}")
     return faults
-
-
-def _dearer(asked: Terms, published: Terms) -> bool:
-    prices = ("prompt_price", "cached_price", "completion_price", "reasoning_price", "minimum_nano")
-    return any(getattr(asked, name) > getattr(published, name) for name in prices)
 
 
 def _verdict_faults(offer: NodeOffer, verdict: Verdict, node: NodeState, network: NetworkFacts) -> list[str]:

@@ -42,6 +42,7 @@ def nodes() -> None:
             if node["trusted"]:
                 word = f"tier {node['tier']}" + (", SIMULATED: proves no hardware" if node["simulated"] else "")
                 out.print(f"{node['node']}  trusted, {word}; {', '.join(node['models'])}", markup=False)
+                show.prices(node["prices"])
             else:
                 out.print(f"{node['node']}  REFUSED: {showable('; '.join(node['reasons']))}", markup=False)
 

@@ -101,3 +101,22 @@ def completion_budget(terms: Terms, maximum_nano: int, prompt_tokens: int) -> in
         return -1
     price = max(terms.completion_price, terms.reasoning_price)
     return MAX_TOKENS if price == 0 else min(MAX_TOKENS, left // price)
+
+
+def table(terms: Terms) -> dict[str, int | str]:
+    """Terms for programs: hashes in hex, nanoTON per TOKENS_PER_PRICE tokens and, `minimum_nano`, per request."""
+    return {
+        "model": terms.model.hex(),
+        "terms": terms.hash.hex(),
+        "prompt": terms.prompt_price,
+        "cached": terms.cached_price,
+        "completion": terms.completion_price,
+        "reasoning": terms.reasoning_price,
+        "minimum_nano": terms.minimum_nano,
+    }
+
+
+def dearer(asked: Terms, published: Terms) -> bool:
+    """Whether `asked` costs more than `published` in any part."""
+    prices = ("prompt_price", "cached_price", "completion_price", "reasoning_price", "minimum_nano")
+    return any(getattr(asked, name) > getattr(published, name) for name in prices)

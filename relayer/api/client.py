@@ -14,6 +14,7 @@ from protocol import link
 from protocol.errors import Code
 from protocol.link import MAX_RELEASE_SECONDS, BadMessage, Kind, LinkCode, Reason
 from protocol.link_messages import ReceiptsQuery, ReleaseAnswer, ReleaseRequest
+from protocol.pricing import table
 from relayer.api.admission import Admission
 from relayer.api.hub import Hub
 from relayer.api.receipts import take_pushed
@@ -208,6 +209,8 @@ def _chain_view(seen: Seen[NodeState], state: NodeState) -> dict[str, Any]:
         "measurement": None if state.measurement is None else state.measurement.hex(),
         "stake_nano": state.stake_nano,
         "unbond_at": state.unbond_at,
+        "draining": state.draining,
+        "prices": [table(terms) for terms in state.offers.values()],
         "requests": state.requests,
         "tokens": state.tokens,
         "earned_nano": state.earned_nano,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from chain.outgoing import Outgoing
 from chain.wait import until
 from chain.wallet import Wallet
+from client import control as client_control
 from client.errors import ClientError
 from client.sdk import RefusedNode
 from worker.agent import control
@@ -57,6 +59,17 @@ async def test_g5_prices_on_chain_are_what_the_enclave_asks_and_clients_hold_it_
     async with net.client("priced") as client:
         await ask_node(client, "What does it cost?")
         (_, terms) = served[0]
+        client.directory.forget()
+        (shown,) = (await client_control.run(client, "nodes", {}))["nodes"]
+        assert [one["on_chain"] for one in shown["prices"]] == ["the same"]
+        assert shown["prices"][0]["completion"] == terms.completion_price
+
+        async def relayed() -> bool | None:
+            async with aiohttp.ClientSession() as http, http.get(f"{net.home.relayer_url}/v1/nodes") as response:
+                (view,) = (await response.json())["nodes"]
+            return True if [one["terms"] for one in view["chain"]["prices"]] == [terms.hash.hex()] else None
+
+        assert await until(relayed, what="the relayer to show the prices", timeout_seconds=20)
         # Published cheaper than it asks: whoever comes is refused to be billed more.
         cheaper = replace(terms, completion_price=terms.completion_price - 1)
         await operator.send(10**8, node_rare.set_offer(cheaper))

@@ -11,6 +11,7 @@ from pytoniq_core import Cell
 
 from chain.api import Transaction
 from chain.wait import until
+from protocol.pricing import table
 from worker.agent import control
 from worker.agent.operations import OperationRefused, Operator
 from wrappers import node_rare
@@ -113,8 +114,8 @@ class Settings:
         except OperationRefused:
             served = []
         return {
-            "published": [_prices(terms) for terms in state.offers.values()],
-            "served": [{"name": name, **_prices(terms)} for name, terms in served],
+            "published": [table(terms) for terms in state.offers.values()],
+            "served": [{"name": name, **table(terms)} for name, terms in served],
         }
 
     async def offer(self, role: Role, account: bytes | None) -> Transaction:
@@ -165,16 +166,3 @@ def offered(state: NodeState, role: Role) -> bytes | None:
 
 def _has(terms: Terms) -> Callable[[NodeState], bool]:
     return lambda state: state.offers.get(terms.model) == terms
-
-
-def _prices(terms: Terms) -> dict[str, Any]:
-    """nanoTON per 2^20 tokens, and per request."""
-    return {
-        "model": terms.model.hex(),
-        "terms": terms.hash.hex(),
-        "prompt": terms.prompt_price,
-        "cached": terms.cached_price,
-        "completion": terms.completion_price,
-        "reasoning": terms.reasoning_price,
-        "minimum_nano": terms.minimum_nano,
-    }
