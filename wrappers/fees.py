@@ -208,10 +208,10 @@ class Fees:
 
     def refund(self, program: Cell | None) -> int:
         """`program` for an accepted job: what the court and the node need is the sender's."""
-        need = self.prices.gas(Gas.REFUND) + self.prices.forward(0, 0)
+        cells, bits = size_of(program) if program is not None else (0, 0)
+        need = self.prices.gas(Gas.REFUND + cells * Gas.PROGRAM_CELL) + self.prices.forward(0, 0)
         if program is None:
             return need
-        cells, bits = size_of(program)
         missed = self.prices.gas(Gas.MISSED) + self.prices.forward(cells + 2, bits + Size.MISSED_BITS)
         return need + missed + self.slash_value(program)
 

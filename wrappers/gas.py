@@ -54,6 +54,7 @@ class Gas:
     JOB_POSTED: Final = 7100
     FINISH_JOB: Final = 7600
     REFUND: Final = 9400
+    PROGRAM_CELL: Final = 100
     MISSED: Final = 5750
     JUDGED: Final = 3550
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from court_stage import Court, least_value
 from job_stage import PROGRAM, Stage
-from pytoniq_core import Cell
+from pytoniq_core import Cell, begin_cell
 
 from devnet.trace import Trace
 from scripts.stage import DAY, TON
 from wrappers import job
+from wrappers.code import size_of
 from wrappers.gas import Gas
 
 
@@ -19,6 +20,14 @@ def deepest(account: bytes) -> frozenset[bytes]:
     """Sixteen ids, `account` among them, in the deepest dictionary that they can make."""
     number = int.from_bytes(account, "big")
     return frozenset([account, *((number ^ (1 << (255 - i))).to_bytes(32, "big") for i in range(15))])
+
+
+def chain(cells: int) -> Cell:
+    """A program of that size."""
+    program = begin_cell().end_cell()
+    for number in range(1, cells):
+        program = begin_cell().store_uint(number, 900).store_ref(program).end_cell()
+    return program
 
 
 def gas_at(trace: Trace, account: bytes) -> int:
@@ -46,14 +55,22 @@ def measure_jobs() -> dict[str, int]:
         return lambda: stage.tell(stage.stranger, account, TON, body)
 
     used["ACCEPTED"] = at(lambda: stage.accept(account, value_nano=TON))
+    snapshot = ledger.snapshot()
+
+    def refunded(program: Cell) -> Trace:
+        """Of a job that a node accepted and missed; the ledger is as it was."""
+        assert not stage.accept(account, value_nano=TON, program=program).failed
+        ledger.now = stage.config.deadline + stage.config.grace + 1
+        trace = tell(job.refund(program))()
+        ledger.revert(snapshot)
+        return trace
+
+    least, most, real = (gas_at(refunded(program), account) for program in (chain(1), chain(64), PROGRAM))
+    used["PROGRAM_CELL"] = (most - least) // 63
+    used["REFUND"] = max(least - Gas.PROGRAM_CELL, real - size_of(PROGRAM)[0] * Gas.PROGRAM_CELL)
+    used["MISSED"] = gas_at(refunded(PROGRAM), stage.court)
     assert not stage.accept(account, value_nano=TON).failed
     used["JOB_POSTED"] = at(lambda: stage.post(account, value_nano=TON))
-    snapshot = ledger.snapshot()
-    ledger.now = stage.config.deadline + stage.config.grace + 1
-    trace = tell(job.refund(PROGRAM))()
-    used["REFUND"] = gas_at(trace, account)
-    used["MISSED"] = gas_at(trace, stage.court)
-    ledger.revert(snapshot)
     assert not stage.post(account, value_nano=TON).failed
     delivered = at(tell(stage.delivery(account)))
     ledger.now += stage.config.delivery_window

@@ -13,7 +13,7 @@ from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, TON, account_of_name, key_of, public
 from wrappers import court, job
 from wrappers.addresses import Kind, singleton_address, singleton_state_init, stub_state_init
-from wrappers.code import Contract, code
+from wrappers.code import Contract, code, rare_program
 from wrappers.fees import Fees
 from wrappers.gas import Gas
 from wrappers.ops import Op
@@ -22,8 +22,8 @@ from wrappers.registry import genesis
 from wrappers.signed import Delivery, GenesisState, JobResult, job_id, network_id, sign
 
 RESULT, INNER, SPEC = b"\x31" * 32, b"\x32" * 32, b"\x33" * 32
-PROGRAM = begin_cell().store_uint(7, 32).store_ref(begin_cell().store_uint(8, 500).end_cell()).end_cell()
-"""Stands for the program of a node's rare messages."""
+PROGRAM = rare_program(Contract.NODE)
+"""Of a node's rare messages: what walks through it is priced by its size."""
 TREASURY = account_of_name("treasury")
 
 
@@ -113,9 +113,11 @@ class Stage:
     def tell(self, source: bytes, destination: bytes, value_nano: int, body: Cell | None) -> Trace:
         return self.ledger.send_internal(source=source, destination=destination, value_nano=value_nano, body=body)
 
-    def accept(self, account: bytes, node: bytes | None = None, value_nano: int | None = None) -> Trace:
+    def accept(
+        self, account: bytes, node: bytes | None = None, value_nano: int | None = None, program: Cell = PROGRAM
+    ) -> Trace:
         id_ = self.id_of(account, self.state(account).epoch)
-        body = job.accepted(id_, 5, public(self.enclave_key), bytes(PROGRAM.hash), (1 << 32) - 1)
+        body = job.accepted(id_, 5, public(self.enclave_key), bytes(program.hash), (1 << 32) - 1)
         return self.tell(
             node or self.node, account, self.fees.job_accepted() if value_nano is None else value_nano, body
         )

@@ -247,7 +247,8 @@ class Market:
             assert spare >= 0 or spare + rent_paid >= 0, "G1: deposits and shares are there, but for what rent took"
             reserved = sum(row.allotted_nano - row.paid_nano for row in state.rows.values())
             assert state.reserved_nano == reserved, "G1: rows"
-            assert reserved <= state.deposit_nano or spare <= 0, "G1: rows are covered"
+            uncovered = reserved - state.deposit_nano
+            assert uncovered <= self.checker.rent_paid.get(account, 0), "G1: rows are covered, but for what rent took"
             assert state.accrued_nano == sum(row.accrued_nano for row in state.rows.values()), "G4: shares"
             assert not (state.closing and any(row.closing_at == 0 for row in state.rows.values()))
             for row in state.rows.values():

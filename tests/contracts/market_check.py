@@ -9,7 +9,7 @@ from typing import Any
 import market_escrow
 import market_job
 import market_node
-from market_model import Arrival, Outcome, Refusal, storage_fee
+from market_model import Arrival, Outcome, Refusal, Rent
 
 from chain.api import Status, Transaction
 from devnet.ledger import Ledger
@@ -22,7 +22,9 @@ from wrappers.ops import Op
 from wrappers.registry import RegistryState
 
 NO_GAS, NOT_PARSED = -14, 9
-EXTERNAL, PLAIN, BOUNCED = "claim", "money", "bounced"
+EXTERNAL, PLAIN, BOUNCED, ENDED_BY_RENT = "claim", "money", "bounced", "rent"
+FREEZE_DUE = 100_000_000
+"""Of configuration parameter 21: an account that owes more is frozen."""
 STEPS = {
     EscrowState: market_escrow.step,
     NodeState: market_node.step,
@@ -121,12 +123,15 @@ class Checker:
         if state is None:
             return self._birth(tx, fees)
         kind, name = NAMES[type(state)], _name(tx)
-        rent = storage_fee(tx)
-        self.rent_paid[account] = self.rent_paid.get(account, 0) + rent
-        base = self.balances[account] - rent
-        in_debt = base <= 0  # what rent could not take from the balance the chain takes from the next message
-        base = max(base, 0)
-        a = self._arrival(tx, base, fees)
+        rent = Rent.of(tx)
+        self.rent_paid[account] = self.rent_paid.get(account, 0) + rent.collected
+        base, seen = rent.split(self.balances[account], message.value_nano)
+        if rent.ends:
+            self._count(kind, ENDED_BY_RENT, tx, True)
+            assert rent.due > FREEZE_DUE and tx.exit_code is None, "G9: an account ends by rent where its debt is large"
+            self.forget(account)
+            return True
+        a = self._arrival(tx, base, seen, fees)
         passed = _passed(tx)
         code: int | None = None
         try:
@@ -151,9 +156,9 @@ class Checker:
             )
             if code is not None and not short and tx.exit_code != NOT_PARSED:
                 assert code == tx.exit_code, f"{kind}.{name}: refused with {tx.exit_code}, the reference says {code}"
-            self.balances[account] = base  # what the bounce did not take stays: read from the chain
-            assert self.ledger.balance(account) >= min(base, self.ledger.balance(account)), "G8"
-            return False
+            returned = any(out.bounced for out in tx.out_msgs)
+            self.balances[account] = base if returned else a.all_kept
+            return True
         assert outcome is not None, f"{kind}.{name}: taken, the reference refuses with {code}"
         for body in outcome.bodies:
             assert body in {bytes(out.body.hash) for out in tx.out_msgs}, f"{kind}.{name}: did not send what it must"
@@ -162,7 +167,7 @@ class Checker:
             return True
         self.states[account] = outcome.state
         self.balances[account] = base if outcome.balance is None else outcome.balance
-        return outcome.balance is not None and not in_debt
+        return outcome.balance is not None
 
     def _birth(self, tx: Transaction, fees: Fees) -> bool:
         message = tx.in_msg
@@ -173,14 +178,14 @@ class Checker:
         state = parsed(after.data, tx.account)
         assert state is not None, "init never fails for a genuine registry"
         born = {EscrowState: market_escrow.born, NodeState: market_node.born, JobState: market_job.born}[type(state)]
-        a = self._arrival(tx, 0, fees)
+        a = self._arrival(tx, 0, message.value_nano, fees)
         self.rent_paid.pop(tx.account, None)
         self.states[tx.account] = born(a, state)  # type: ignore[operator]
         self.balances[tx.account] = after.balance_nano
         self._count(NAMES[type(state)], "birth", tx, True)
         return False
 
-    def _arrival(self, tx: Transaction, base: int, fees: Fees) -> Arrival:
+    def _arrival(self, tx: Transaction, base: int, value: int, fees: Fees) -> Arrival:
         message = tx.in_msg
         assert message is not None
         gas = fees.prices.gas(tx.gas_used) if tx.exit_code is not None else 0
@@ -188,7 +193,7 @@ class Checker:
         return Arrival(
             tx.account,
             message.source,
-            message.value_nano,
+            value,
             body,
             message.bounced,
             base,

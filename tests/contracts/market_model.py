@@ -69,8 +69,37 @@ class Outcome:
     """Hashes of the bodies of messages that must be among those that leave."""
 
 
-def storage_fee(tx: Transaction) -> int:
-    """TL-B: trans_ord$0000 credit_first:Bool storage_ph:(Maybe TrStoragePhase) ..."""
-    reader = Reader(tx.cell.refs[2])
-    reader.uint(4 + 1)
-    return reader.coins() if reader.bit() else 0
+@dataclass(frozen=True, slots=True)
+class Rent:
+    """What the chain takes for storage before anything else. Amounts nanoTON.
+
+    TL-B: trans_ord$0000 credit_first:Bool storage_ph:(Maybe TrStoragePhase) ...;
+    tr_phase_storage$_ storage_fees_collected:Grams storage_fees_due:(Maybe Grams) status_change:AccStatusChange.
+    """
+
+    collected: int
+    due: int
+    """Not there to be taken: the account's debt."""
+    ends: bool
+    """The debt is so large that the chain freezes or deletes the account."""
+    from_message: bool
+    """A message without the bounce flag is credited first, so a debt is taken from it before the contract sees it;
+    one with the flag arrives whole, and the debt is taken at the next transaction."""
+
+    @classmethod
+    def of(cls, tx: Transaction) -> Rent:
+        reader = Reader(tx.cell.refs[2])
+        reader.uint(4)
+        credit_first = bool(reader.bit())
+        if not reader.bit():
+            return cls(0, 0, False, credit_first)
+        return cls(reader.coins(), reader.maybe_coins() or 0, bool(reader.bit()), credit_first)
+
+    def split(self, balance: int, value: int) -> tuple[int, int]:
+        """(balance without the message, value that the contract sees)."""
+        if not self.from_message:
+            assert balance >= self.collected, "rent is taken from what is there"
+            return balance - self.collected, value
+        left = balance + value - self.collected
+        seen = min(value, left)
+        return left - seen, seen

@@ -104,7 +104,7 @@ def thin_batch(entries: Sequence[claims.ClaimEntry]) -> tuple[Cell, Cell]:
 @contextmanager
 def thin_spines() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(node, "batch", thin_batch)
+        patch.setattr(claims, "batch", thin_batch)
         yield
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from job_gas import deepest
+from job_gas import chain, deepest
 from job_stage import PROGRAM, Stage, code_of
+from market_model import Rent
 from pytoniq_core import Cell
 
 from scripts.stage import DAY, TON
@@ -88,6 +89,20 @@ def test_g8_at_its_need_a_message_leaves_the_jobs_own_money_alone(stage: Stage, 
     paid = TON // 2 if phase is Phase.POSTED else 0
     (rest,) = [m for m in trace.transactions[0].out_msgs if m.destination == stage.escrow]
     assert rest.value_nano >= held - paid - rent
+
+
+@pytest.mark.parametrize("cells", [1, 20, Size.PROGRAM_CELLS])
+def test_g8_whoever_refunds_a_miss_pays_the_walk_through_a_program_of_any_size(stage: Stage, cells: int) -> None:
+    """Also of a job that rent has emptied, which has nothing of its own to add."""
+    program, account = chain(cells), stage.open()
+    assert not stage.accept(account, program=program).failed
+    stage.ledger.now = stage.config.deadline + stage.config.grace + 1
+    held, need = stage.ledger.balance(account), stage.fees.refund(program)
+    trace = stage.tell(stage.stranger, account, need, job.refund(program))
+    (rest,) = [m for m in trace.transactions[0].out_msgs if m.destination == stage.escrow]
+    assert rest.value_nano >= held - Rent.of(trace.transactions[0]).collected
+    (slash,) = [m for m in trace.of(stage.court)[0].out_msgs if m.destination == stage.node]
+    assert slash.value_nano >= stage.fees.slash_need()
 
 
 def test_g9_sizes_reserved_for_are_at_least_the_real_ones(stage: Stage) -> None:
