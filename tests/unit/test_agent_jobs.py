@@ -1,5 +1,6 @@
 """Batch jobs at the agent: what it does next, from records and chain alone, and that a crash changes nothing."""
 
+import asyncio
 import dataclasses
 import hashlib
 from pathlib import Path
@@ -127,6 +128,21 @@ def test_g16_records_survive_and_halves_are_dropped(tmp_path: Path) -> None:
     assert JobRecords(tmp_path / "jobs").all() == ()
 
 
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"job": 5}', b"\xff"])
+def test_g16_a_damaged_record_is_never_thrown_away(tmp_path: Path, damage: bytes) -> None:
+    """What was signed may be in it: the operator restores the file, or gives the job up himself."""
+    records = JobRecords(tmp_path / "jobs")
+    records.put(record())
+    records.put_result(JOB, RESULT)
+    whole = (tmp_path / "jobs" / JOB.hex() / "record.json").read_bytes()
+    (tmp_path / "jobs" / JOB.hex() / "record.json").write_bytes(damage)
+    (tmp_path / "jobs" / "a file").write_text("of somebody else's")
+    assert JobRecords(tmp_path / "jobs").all() == ()
+    (tmp_path / "jobs" / JOB.hex() / "record.json").write_bytes(whole)
+    records = JobRecords(tmp_path / "jobs")
+    assert records.all() == (record(),) and records.result(JOB) == RESULT
+
+
 def test_another_input_than_the_jobs_is_dropped(tmp_path: Path) -> None:
     records = JobRecords(tmp_path / "jobs")
     records.put(record(Stage.FETCHING))
@@ -205,16 +221,16 @@ class FakeEnclave:
             self.finish()
         inputs = b"".join(one.data for one in self.got if isinstance(one, JobInput))
         if isinstance(message, JobInput) and self.dies:
-            self.desk.enclave_gone()
+            self.desk.enclave_jobs.enclave_gone()
         elif isinstance(message, JobInput) and self.refuses:
-            self.desk.on_message(JobRefused(JOB, self.refuses, "cause", "cure"))
+            self.desk.enclave_jobs.on_message(JobRefused(JOB, self.refuses, "cause", "cure"))
         elif isinstance(message, JobInput) and inputs == DATA:
-            self.desk.on_message(JobAccepted(JOB, b"a" * 64))
+            self.desk.enclave_jobs.on_message(JobAccepted(JOB, b"a" * 64))
 
     def finish(self) -> None:
-        self.desk.on_message(JobPiece(JOB, RESULT[:5]))
-        self.desk.on_message(JobPiece(JOB, RESULT[5:]))
-        self.desk.on_message(JobFinished(JOB, DIGEST, 90, b"i" * 32, b"s" * 64))
+        self.desk.enclave_jobs.on_message(JobPiece(JOB, RESULT[:5]))
+        self.desk.enclave_jobs.on_message(JobPiece(JOB, RESULT[5:]))
+        self.desk.enclave_jobs.on_message(JobFinished(JOB, DIGEST, 90, b"i" * 32, b"s" * 64))
 
 
 class Place:
@@ -302,11 +318,56 @@ async def test_an_agent_that_stops_has_what_runs_ended_and_stored(place: Place) 
     place.chain.state = state(accepted=OURS)
     await place.steps()
     assert place.stage == "running"
-    await place.desk.stop()
+    await place.desk.enclave_jobs.stop()
     assert place.stage == "finished"
     place.restart()
     await place.steps()
     assert place.sent[-1] == JOB
+
+
+async def test_g18_a_result_of_a_job_that_was_forgotten_waits_for_no_disk(place: Place) -> None:
+    await place.steps(3)
+    place.chain.state = state(accepted=OURS)
+    await place.steps()
+    place.chain.state = None
+    place.enclave.finish()
+    await place.steps()
+    assert place.stage is None
+    async with asyncio.timeout(2):
+        await place.desk.enclave_jobs.storing()
+    assert not place.desk.enclave_jobs.running
+
+
+async def test_g18_a_result_that_cannot_be_kept_holds_up_neither_the_agent_nor_its_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("not a record")
+
+    await place.steps(3)
+    place.chain.state = state(accepted=OURS)
+    await place.steps()
+    monkeypatch.setattr(JobRecords, "put_result", broken)
+    place.enclave.finish()
+    async with asyncio.timeout(2):
+        await place.desk.enclave_jobs.storing()
+    assert not place.desk.enclave_jobs.running
+
+
+async def test_g18_one_job_or_relayer_in_a_bad_way_holds_up_no_other(place: Place) -> None:
+    class Broken(Relay):
+        origin = "http://broken"
+
+        async def entries(self):
+            raise KeyError("entries")
+
+    records = JobRecords(place.folder / "jobs")
+    records.put(record(Stage.FETCHING, job=b"b" * 32, spec=b"no bag of cells", epoch=0))
+    policy = JobPolicy(max_job_nano=500, collect_nano=10)
+    place.desk = JobDesk(records, place.chain, place.chain, [Broken(), place.relay], policy, lambda: place.enclave)
+    place.enclave.desk = place.desk
+    await place.steps(2)
+    assert place.stage == "signed" and len(records.all()) == 2
 
 
 async def test_a_draining_node_takes_no_new_jobs_and_ends_what_it_took(place: Place) -> None:

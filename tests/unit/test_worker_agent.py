@@ -18,14 +18,14 @@ from protocol.errors import Code
 from protocol.sealing import SealedRequest
 from scripts.stage import built_world
 from worker.agent import cli, config, control
-from worker.agent import service as service_module
+from worker.agent import keeper as keeper_module
 from worker.agent.attest import _check_image
 from worker.agent.claims import HURRY_SECONDS, Due, Policy, due, in_a_hurry, is_urgent, landed
 from worker.agent.command import config_path
 from worker.agent.enclave_process import EnclaveGone
 from worker.agent.gate import Facts, refusal
+from worker.agent.keeper import Keeper
 from worker.agent.releases import KeyFileError, create_release_key, load_release_key
-from worker.agent.service import Service
 from worker.agent.store import Account
 from worker.fields import LinkError
 from worker.link import FROM_AGENT, FROM_ENCLAVE, Link, LinkClosed, decode, encode
@@ -306,6 +306,7 @@ async def test_control_socket_works_in_deep_folders_and_for_one_agent(tmp_path: 
         await control.ask(path, {"do": "x"})
     server = await control.serve(path, handler)
     assert await control.ask(path, {"do": "x"}) == {"echo": "x"}
+    assert "KeyError" in (await control.ask(path, {"other": "x"}))["error"], "it answers whatever happens"
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(control.AlreadyRunning):
         await control.serve(path, handler)
@@ -361,10 +362,10 @@ async def test_g18_evidence_that_the_chain_refused_is_not_paid_for_again_and_aga
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(service_module.asyncio, "sleep", sleep)
-    service = Service.__new__(Service)
-    service.attesting = Attesting()  # type: ignore[assignment]
-    await service._keep_attested(None)  # type: ignore[arg-type]
+    monkeypatch.setattr(keeper_module.asyncio, "sleep", sleep)
+    keeper = Keeper.__new__(Keeper)
+    keeper._attesting = Attesting()  # type: ignore[assignment]
+    await keeper._keep_attested(None, None)  # type: ignore[arg-type]
     assert pauses == [1.0, 60.0, 600.0, 3600.0, 14_400.0, 14_400.0]
 
 

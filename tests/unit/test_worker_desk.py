@@ -1,6 +1,7 @@
 """The desk between relayers and the enclave: one run per request id, the disk before the last frame."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -187,6 +188,13 @@ async def test_a_receipt_that_cannot_be_stored_is_not_answered(house: House) -> 
             await asyncio.sleep(0.005)
     assert sink.error is Code.INTERNAL
     house.desk.on_answer(Answer(request(2).request_id, True, LAST))  # finds nobody
+
+
+async def test_g18_a_receipt_that_is_none_leaves_nobody_waiting(house: House) -> None:
+    sink, _ = await house.begin(request())
+    house.desk.on_issued(replace(issued(request()), frame=b"no receipt"))
+    await house.stored()
+    assert sink.error is Code.INTERNAL
 
 
 async def test_cancelling_waits_for_the_last_listener(house: House) -> None:

@@ -29,6 +29,7 @@ from chain.api import ChainError
 from chain.wait import until
 from chain.wallet import Wallet
 from worker.agent.enclave_process import Enclave
+from worker.agent.rounds import tell
 from worker.agent.view import ChainView
 from worker.agent.vouching import Vouching
 from wrappers.signed import KeyConsent, sign
@@ -110,8 +111,8 @@ class Attesting:
         while True:
             try:
                 now = (await self.view.head()).now
-            except ChainError as error:
-                log.warning("the chain's time cannot be read: %s", error)
+            except Exception as error:
+                tell("the chain's time cannot be read", error, (ChainError,))
             else:
                 due = due or now + renew_after(now, attested_until)
                 if now >= due:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from worker.agent.rounds import tell
+
 MAX_LINE_BYTES = 1 << 16
 Handler = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -60,6 +62,9 @@ async def serve(path: Path, handler: Handler) -> asyncio.Server:
             answer = await handler(json.loads(line))
         except (ValueError, TypeError, AttributeError, ConnectionError) as error:
             answer = {"error": f"not understood: {error}"}
+        except Exception as error:
+            tell("what the operator asked for failed", error, ())
+            answer = {"error": f"the agent failed at it ({type(error).__name__}); its log says where: report it"}
         writer.write(json.dumps(answer).encode() + b"\n")
         with contextlib.suppress(ConnectionError):
             await writer.drain()

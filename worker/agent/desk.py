@@ -273,9 +273,9 @@ class Desk:
             self._spawn(self._keep_receipt(one, message))
 
     async def _keep_receipt(self, one: _Answering, message: Issued) -> None:
-        row = receipt_row(message, one.enclave.key)
-        frames, now = bytes(one.frames) + message.frame, int(self._clock())
         try:
+            row = receipt_row(message, one.enclave.key)
+            frames, now = bytes(one.frames) + message.frame, int(self._clock())
             await self._journal.write(lambda store: store.add_receipt(row, frames, now))
         except Exception:
             # Without the receipt on disk the answer stays incomplete, but the client must not hang.

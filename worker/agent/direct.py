@@ -19,6 +19,7 @@ from aiohttp import web
 
 from worker.agent.direct_api import DirectApi
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
+from worker.agent.rounds import tell
 from worker.messages import Certify
 from worker.pump import close, join
 
@@ -90,17 +91,18 @@ class Direct:
 
     async def _certify(self, enclave: Enclave, evidence: bytes, folder: Path) -> float:
         """Seconds until it is due again."""
-        parts = json.loads(evidence)
-        order = Certify(
-            evidence=json.dumps(parts["evidence"]).encode(),
-            collateral=json.dumps(parts["collateral"]).encode(),
-            listen=str(folder / "tls.sock"),
-            forward=str(folder / "inner.sock"),
-        )
         try:
+            parts = json.loads(evidence)
+            order = Certify(
+                evidence=json.dumps(parts["evidence"]).encode(),
+                collateral=json.dumps(parts["collateral"]).encode(),
+                listen=str(folder / "tls.sock"),
+                forward=str(folder / "inner.sock"),
+            )
             ends = await enclave.certify(order)
-        except (EnclaveRefused, EnclaveGone, TimeoutError) as error:
-            log.warning("no direct connections: the enclave is not certified: %s", error or type(error).__name__)
+        except Exception as error:
+            expected = (EnclaveRefused, EnclaveGone, TimeoutError)
+            tell("no direct connections: the enclave is not certified", error, expected)
             return RETRY_SECONDS
         if self._admitted is not None and self._admitted[0] is enclave:
             self.certified.set()

@@ -6,7 +6,6 @@ that asked), so nobody can show one member something else than another.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from chain.follower import AccountFollower
 from chain.outgoing import Outgoing
 from chain.wallet import Wallet
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
+from worker.agent.rounds import every, over_and_over
 from worker.agent.view import ChainView, NodeMissing
 from wrappers.cells import CellError
 from wrappers.committee import CommitteeState, Member, Request, Vote
@@ -97,15 +97,7 @@ class Duty:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            try:
-                await self.step()
-            except TROUBLE as error:
-                log.warning("the committee's questions wait: %s", error)
-            except Exception:
-                # Strangers write what is read here. Whatever it does to a committee's work, the node goes on serving.
-                log.exception("the committee's questions wait; report this")
-            await asyncio.sleep(LOOK_SECONDS)
+        await over_and_over("the committee's questions wait", self.step, TROUBLE, every(LOOK_SECONDS))
 
     async def step(self) -> int:
         """Answer what is open; how many were sent. Raises TROUBLE."""

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from pytoniq_core import Cell
 
+from worker.agent.rounds import tell
 from worker.fields import LinkError, Message
 from worker.job_messages import JobAccepted, JobFinished, JobPiece, JobRefused
 from worker.link import FROM_ENCLAVE, Link, LinkClosed
@@ -168,7 +169,14 @@ class Enclave:
         """Pass on what the enclave says, until it is gone: always ends with EnclaveGone."""
         try:
             while True:
-                self._take(await self._link.receive())
+                message = await self._link.receive()
+                try:
+                    self._take(message)
+                except LinkError:
+                    raise
+                except Exception as error:
+                    # What one request or job comes to must not end the key that all the others are signed with.
+                    tell(f"{type(message).__name__} of the enclave was not handled", error, ())
         except LinkClosed:
             code = await self._process.wait()
             raise EnclaveGone(f"the enclave ended with code {code}; its log is beside the agent's") from None

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass, field, fields, replace
@@ -20,6 +21,8 @@ from typing import Any, Self
 from protocol.jobs import is_input
 from wrappers.cells import from_boc
 from wrappers.job import JobSpec
+
+log = logging.getLogger(__name__)
 
 
 @unique
@@ -77,7 +80,7 @@ class JobRecord:
 
 
 class JobRecords:
-    """All calls block on the disk. Raises OSError."""
+    """All calls, and the constructor, block on the disk. Raises OSError."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -86,10 +89,13 @@ class JobRecords:
         for path in folder.iterdir():
             try:
                 record = JobRecord.from_json(json.loads((path / "record.json").read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError, KeyError):
+            except (FileNotFoundError, NotADirectoryError):
                 shutil.rmtree(path, ignore_errors=True)  # a job that was not begun yet
-                continue
-            self._records[record.job] = record
+            except (ValueError, TypeError, KeyError) as error:
+                # Never thrown away: what is signed in there may be owed, and the operator may know a backup.
+                log.error("the record of a job in %s is damaged (%s): restore it, or remove the folder", path, error)
+            else:
+                self._records[record.job] = record
 
     def all(self) -> tuple[JobRecord, ...]:
         return tuple(self._records.values())

@@ -20,20 +20,11 @@ from chain.wallet import Wallet
 from protocol.errors import Code
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
 from worker.agent.job_core import POST_MARGIN_SECONDS, Facts, Step, next_step
+from worker.agent.job_enclave import EnclaveJobs, NotTaken
 from worker.agent.job_records import JobRecord, JobRecords, Stage
 from worker.agent.job_relay import JobRelay, RelayTrouble
+from worker.agent.rounds import attempt, every, over_and_over
 from worker.agent.view import ChainView, NodeMissing
-from worker.job_messages import (
-    PIECE_BYTES,
-    JobAccepted,
-    JobBegin,
-    JobDrop,
-    JobFinished,
-    JobInput,
-    JobPiece,
-    JobRefused,
-    JobRun,
-)
 from wrappers.job import JobState, covered, finish_job, job_posted
 from wrappers.node_rare import accept_job
 
@@ -47,11 +38,9 @@ AGAIN_SECONDS = 45.0
 """The chain must have had time to show a message before it is sent again."""
 MAX_ACCEPTS = 5
 """Each try costs the operator gas; what the chain refused so often it will refuse again."""
-OPENING_SECONDS = 180.0
-STOP_SECONDS = 20.0
 MAX_JOBS = 16
 """Kept at once; a relayer that lists more has them wait."""
-_FROM_ENCLAVE = JobAccepted | JobRefused | JobPiece | JobFinished
+TROUBLE = (ChainError, NodeMissing, OSError)
 _LATER = frozenset({Code.NODE_BUSY.value, Code.NODE_NOT_LIVE.value})
 
 
@@ -81,20 +70,17 @@ class JobDesk:
         self._relays = {relay.origin: relay for relay in relays}
         self._policy = policy
         self._enclave = enclave
-        self._opening: dict[bytes, asyncio.Future[bytes]] = {}
-        self._parts: dict[bytes, bytearray] = {}
-        self._running: set[bytes] = set()
+        self.enclave_jobs = EnclaveJobs(records, enclave)
         self._accepts: Counter[bytes] = Counter()
         self._sent: dict[tuple[bytes, Step], float] = {}
         self._told: set[tuple[bytes, Step]] = set()
-        self._storing: set[asyncio.Task[None]] = set()
-        self._stopped = asyncio.Event()
 
     @property
     def stages(self) -> dict[str, str]:
         """By job account in hex: what `cocoon node status` shows."""
         return {
-            one.job.hex(): "running" if one.job in self._running else one.stage.value for one in self._records.all()
+            one.job.hex(): "running" if one.job in self.enclave_jobs.running else one.stage.value
+            for one in self._records.all()
         }
 
     async def run(self, seconds: float) -> None:
@@ -102,26 +88,21 @@ class JobDesk:
         if self._wallet is None or not (self._policy.max_job_nano or self._records.all()):
             return
         try:
-            while True:
-                try:
-                    await self.step()
-                except (ChainError, NodeMissing, OSError) as error:
-                    log.warning("jobs wait: %s", error)
-                except Exception:
-                    # Relayers and clients write what is read here. Whatever it does to jobs, the node goes on serving.
-                    log.exception("jobs wait; report this")
-                await asyncio.sleep(seconds)
+            await over_and_over("jobs wait", self.step, TROUBLE, every(seconds))
         finally:
-            await asyncio.gather(*self._storing, return_exceptions=True)
+            await self.enclave_jobs.storing()
 
     async def step(self) -> None:
-        """One round over everything. Raises ChainError, NodeMissing, OSError."""
+        """One round over everything; one relayer's list, or one job, that is in a bad way holds up no other.
+
+        Raises ChainError, NodeMissing, OSError.
+        """
         if self._policy.max_job_nano:
             for relay in self._relays.values():
-                await self._discover(relay)
+                await attempt(f"jobs of relayer {relay.origin} wait", self._discover(relay), TROUBLE)
         now = (await self._view.head()).now
         for record in self._records.all():
-            await self._advance(record, now)
+            await attempt(f"job {record.job.hex()} waits", self._advance(record, now), TROUBLE)
 
     async def _discover(self, relay: JobRelay) -> None:
         try:
@@ -155,7 +136,7 @@ class JobDesk:
             state,
             now,
             self._policy.max_job_nano,
-            record.job in self._running,
+            record.job in self.enclave_jobs.running,
             record.amount_nano >= self._policy.collect_nano,
             takes_new=not node.unbond_at and not node.draining and (state is None or covered(state, node, now)),
         )
@@ -187,10 +168,8 @@ class JobDesk:
                 await self._offer(record, state, enclave)
             case Step.RUN if enclave is not None and state is not None:
                 end = state.config.deadline + state.config.grace - POST_MARGIN_SECONDS
-                self._running.add(record.job)
-                self._parts[record.job] = bytearray()
                 # The chain's clock rules, and this machine's may be another.
-                await enclave.send(JobRun(record.job, int(time.time()) + end - now))
+                await self.enclave_jobs.start(record.job, int(time.time()) + end - now, enclave)
                 log.info("job %s runs", record.job.hex())
             case Step.ACCEPT if self._accepts[record.job] >= MAX_ACCEPTS:
                 log.warning("job %s: the chain does not take the acceptance", record.job.hex())
@@ -222,22 +201,14 @@ class JobDesk:
         await self._change(record, stage=Stage.HELD)
 
     async def _offer(self, record: JobRecord, state: JobState, enclave: Enclave) -> None:
-        answer = self._opening[record.job] = asyncio.get_running_loop().create_future()
         try:
-            data = await asyncio.to_thread(self._records.input, record.job)
-            await enclave.send(JobBegin(record.job, state.epoch, state.config.maximum_nano, record.spec, record.wraps))
-            for at in range(0, len(data), PIECE_BYTES):
-                await enclave.send(JobInput(record.job, data[at : at + PIECE_BYTES]))
-            async with asyncio.timeout(OPENING_SECONDS):
-                signature = await answer
-        except _Refused as refused:
+            signature = await self.enclave_jobs.open(record, state, enclave)
+        except NotTaken as refused:
             if refused.code in _LATER:
                 raise EnclaveRefused(str(refused)) from refused
             log.warning("job %s is not taken: %s", record.job.hex(), refused)
             self._forget(record)
             return
-        finally:
-            self._opening.pop(record.job, None)
         await self._change(record, stage=Stage.SIGNED, key=enclave.key, acceptance=signature)
 
     async def _deliver(self, record: JobRecord) -> None:
@@ -260,12 +231,9 @@ class JobDesk:
         log.info("job %s: %s sent", record.job.hex(), step.name.lower())
 
     def _forget(self, record: JobRecord) -> None:
-        enclave = self._enclave()
-        if enclave is not None:
-            enclave.post(JobDrop(record.job))
         self._told.add((record.job, Step.FORGET))
         self._records.forget(record.job)
-        self._running.discard(record.job)
+        self.enclave_jobs.drop(record.job)
         log.info("job %s is over here", record.job.hex())
 
     def _tell(self, record: JobRecord, step: Step, text: str) -> None:
@@ -275,82 +243,3 @@ class JobDesk:
 
     async def _change(self, record: JobRecord, **changes: object) -> JobRecord | None:
         return await asyncio.to_thread(self._records.change, record.job, **changes)
-
-    # ---- the enclave
-
-    async def stop(self) -> None:
-        """End what runs with the answers that there are and store them: the process after this one posts them.
-
-        Without it every restart would cost the stake of what runs: only this enclave's key can sign its results.
-        """
-        enclave = self._enclave()
-        if enclave is None or not self._running:
-            return
-        try:
-            for job in self._running:
-                await enclave.send(JobRun(job, 0))
-            async with asyncio.timeout(STOP_SECONDS):
-                while self._running:
-                    await asyncio.gather(self._stopped.wait(), *self._storing)
-                    self._stopped.clear()
-        except (EnclaveGone, TimeoutError):
-            log.error("jobs were running and their results did not come: their maxima are at stake")
-
-    def on_message(self, message: _FROM_ENCLAVE) -> None:
-        match message:
-            case JobAccepted():
-                self._answer(message.job, message.signature)
-            case JobRefused():
-                self._answer(message.job, _Refused(message))
-            case JobPiece():
-                if (parts := self._parts.get(message.job)) is not None:
-                    parts += message.data
-            case JobFinished():
-                task = asyncio.ensure_future(self._finished(message, bytes(self._parts.pop(message.job, b""))))
-                self._storing.add(task)
-                task.add_done_callback(self._storing.discard)
-
-    def enclave_gone(self) -> None:
-        for job in tuple(self._opening):
-            self._answer(job, EnclaveGone("the enclave ended while it opened a job"))
-        self._running.clear()
-        self._stopped.set()
-        self._parts.clear()
-
-    def _answer(self, job: bytes, answer: bytes | Exception) -> None:
-        waiting = self._opening.get(job)
-        if waiting is None or waiting.done():
-            return
-        if isinstance(answer, bytes):
-            waiting.set_result(answer)
-        else:
-            waiting.set_exception(answer)
-
-    async def _finished(self, message: JobFinished, data: bytes) -> None:
-        """Until it is on disk, result and signature exist in this process alone: so until the disk takes it."""
-        while True:
-            try:
-                await asyncio.to_thread(self._records.put_result, message.job, data)
-                await asyncio.to_thread(
-                    self._records.change,
-                    message.job,
-                    stage=Stage.FINISHED,
-                    result=message.result,
-                    amount_nano=message.amount_nano,
-                    inner=message.inner,
-                    signature=message.signature,
-                )
-            except OSError as error:
-                log.error("the result of job %s cannot be stored: %s; make room on the disk", message.job.hex(), error)
-                await asyncio.sleep(5)
-            else:
-                break
-        self._running.discard(message.job)
-        self._stopped.set()
-        log.info("job %s is finished: %d nanoTON", message.job.hex(), message.amount_nano)
-
-
-class _Refused(Exception):
-    def __init__(self, message: JobRefused) -> None:
-        super().__init__(f"{message.cause}; {message.cure}")
-        self.code = message.code

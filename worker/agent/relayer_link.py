@@ -22,6 +22,7 @@ from protocol.link import BadMessage, Kind, LinkCode, Reason
 from protocol.link_messages import Challenge, Hello, OfferAnswer, OutgoingClaim, ReceiptFrame
 from worker.agent import questions
 from worker.agent.paced_stream import PacedStream
+from worker.agent.rounds import tell
 from worker.agent.streams import Answering, Sink
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,8 @@ class RelayerLink:
                 log.warning("relayer %s broke the protocol: %s", self.origin, error)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 log.warning("relayer %s cannot be reached: %s", self.origin, error or type(error).__name__)
+            except Exception as error:
+                tell(f"the link to relayer {self.origin} broke", error, ())
             if code in link.PATIENT_CLOSES:
                 backoff = LAST_BACKOFF_SECONDS
             elif asyncio.get_running_loop().time() - started > LAST_BACKOFF_SECONDS:
@@ -212,7 +215,9 @@ class RelayerLink:
                 message = await self._queue.get()
                 self._queued_bytes -= len(message)
                 await ws.send_bytes(message)
-        except (ConnectionError, aiohttp.ClientError):
+        except Exception as error:
+            if not isinstance(error, ConnectionError | aiohttp.ClientError):
+                tell(f"writing to relayer {self.origin} failed", error, ())
             # The receiving side sees the same end and reports it; closing makes sure that it does.
             await ws.close()
 

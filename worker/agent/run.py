@@ -63,7 +63,7 @@ async def _run(config: AgentConfig, announce: Callable[[str], None]) -> None:
     release_key = await asyncio.to_thread(load_release_key, config.release_key)
     service = Service(config, base.chain, base.network, base.node, release_key, base.wallet)
     try:
-        server = await control.serve(config.control_socket, service.control)
+        server = await control.serve(config.control_socket, service.console.control)
     except BaseException:
         await service.journal.close()
         await base.chain.close()
@@ -72,7 +72,7 @@ async def _run(config: AgentConfig, announce: Callable[[str], None]) -> None:
     leaving: list[asyncio.Task[None]] = []
 
     async def leave() -> None:
-        await service.jobs.stop()
+        await service.jobs.enclave_jobs.stop()
         work.cancel()
 
     def stop() -> None:
@@ -95,8 +95,8 @@ async def _run(config: AgentConfig, announce: Callable[[str], None]) -> None:
 
 
 async def _announce(service: Service, announce: Callable[[str], None]) -> None:
-    await service.ready.wait()
-    enclave = service.enclave
+    await service.keeper.ready.wait()
+    enclave = service.keeper.enclave
     announce(
         json.dumps(
             {
