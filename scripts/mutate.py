@@ -69,6 +69,25 @@ def report(verdicts: Mapping[Mutant, Verdict], explained: int) -> bool:
     return not survivors and not counts["broken"]
 
 
+def summary(mutants: Sequence[Mutant], journal: Journal, identities: Identities) -> None:
+    """What is known of the mutants of these sources, a line for each file. Says nothing of tests changed since."""
+    print(f"{'':28} mutants  tried  killed  same code  do not compile  survived")
+    words = ("killed", "same code", "does not compile", "survived")
+    total: Counter[str] = Counter()
+    for name in dict.fromkeys(mutant.file for mutant in mutants):
+        entries = [journal.entries.get(identities.of(mutant)) for mutant in mutants if mutant.file == name]
+        counts = Counter(entry.status for entry in entries if entry is not None)
+        counts["mutants"], counts["tried"] = len(entries), sum(counts[word] for word in words)
+        total += counts
+        print(_row(name, counts))
+    print(_row("all", total))
+
+
+def _row(name: str, counts: Mapping[str, int]) -> str:
+    widths = {"mutants": 7, "tried": 6, "killed": 7, "same code": 10, "does not compile": 15, "survived": 9}
+    return f"{name:28} " + " ".join(f"{counts[word]:{width}}" for word, width in widths.items())
+
+
 def check_explained(verdicts: Mapping[Mutant, Verdict]) -> bool:
     wrong = {mutant: verdict for mutant, verdict in verdicts.items() if verdict.status == "killed"}
     for mutant, verdict in wrong.items():
@@ -88,6 +107,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="do not ask the random machines (they take longest)")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--list", action="store_true", help="print the mutants, try none")
+    parser.add_argument("--summary", action="store_true", help="count what earlier runs found, file by file; try none")
     parser.add_argument("--explained", action="store_true", help="try the explained mutants: none may be killed")
     parser.add_argument("--survivors", action="store_true", help="only those that survived when they were last tried")
     parser.add_argument("--anew", action="store_true", help="try again what was tried with this code and these tests")
@@ -120,6 +140,9 @@ def main() -> int:
         return 1
     wanted = chosen([mutant for mutant in mutants if (mutant in explained) == args.explained], args)
     journal, identities = Journal.at(args.journal), Identities(sources)
+    if args.summary:
+        summary(wanted, journal, identities)
+        return 0
     if args.survivors:
         survivors = {entry.mutant for entry in journal.entries.values() if entry.status == "survived"}
         wanted = [mutant for mutant in wanted if identities.of(mutant) in survivors]

@@ -180,8 +180,9 @@ class Campaign:
     def _note(self, mutant: Mutant, verdict: Verdict, total: int) -> None:
         self.verdicts[mutant] = verdict
         self._know(mutant, verdict)
-        if verdict.status == "killed" and file_of(verdict.by) not in LAST:
+        if verdict.status == "killed" and self._must_stand_alone(verdict.by):
             self.memory.alone[verdict.by] = text_key(TESTS / file_of(verdict.by))
+            self.memory.save()
         if not (self.partial and verdict.status == "survived"):
             self.journal.note(mutant, self.identities.of(mutant), verdict, self.files, quick=self.quick)
         print(

@@ -6,10 +6,12 @@ outside, inside that process alone; the wrappers still check it against the pinn
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import posixpath
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Generator, Mapping
@@ -169,9 +171,13 @@ def attempt(
     return Verdict("killed" if killer else "survived", killer, print_)
 
 
+PR_SET_PDEATHSIG = 1
+
+
 def quietly() -> None:
-    """A trial is a process group of its own, and what its tests print goes nowhere."""
+    """A trial is a process group of its own, ends with who started it, and what its tests print goes nowhere."""
     os.setpgrp()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
         os.dup2(nowhere.fileno(), sys.stderr.fileno())
