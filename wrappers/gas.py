@@ -49,7 +49,7 @@ class Gas:
     CLOSE_ROW: Final = 19200
     FINISH: Final = 5450
     FINISH_ROW: Final = 5600
-    JOB_INIT: Final = 5600
+    JOB_INIT: Final = 5300
     ACCEPTED: Final = 8000
     JOB_POSTED: Final = 7100
     FINISH_JOB: Final = 7600

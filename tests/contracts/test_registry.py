@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pytoniq_core import begin_cell
+from test_escrow import from_masterchain
 
 from attestation.onchain.state import ChainPolicy, genesis_state
 from chain.api import Status
@@ -154,18 +155,45 @@ def deploy_stub(world: World, owner: bytes) -> bytes:
     return account
 
 
+@pytest.mark.parametrize("bounce", [True, False], ids=["bounces", "stays"])
 @pytest.mark.parametrize("op", [None, 0, Op.INIT, Op.SETTLE, Op.TOP_UP])
-def test_g3_a_stub_returns_every_other_message(world: World, op: int | None) -> None:
+def test_g3_a_stub_is_like_no_account_to_every_other_message(world: World, op: int | None, bounce: bool) -> None:
+    """What can bounce goes back; what cannot waits for whoever may open, and not for whoever sent it."""
     account = deploy_stub(world, world.client.account)
     body = None
     if op is not None:
         body = begin_cell().store_uint(op, 32).store_ref(begin_cell().end_cell()).store_ref(begin_cell().end_cell())
         body = body.end_cell()
-    trace = world.send(world.stranger, account, TON, body)
-    assert not trace.failed
-    back = trace.transactions[-1]
-    assert back.account == world.stranger.account and back.in_msg is not None
-    assert back.in_msg.value_nano > TON - TON // 100
+    before, data = world.ledger.balance(account), world.ledger.account(account).data
+    trace = world.ledger.send_internal(
+        source=world.stranger.account, destination=account, value_nano=TON, body=body, bounce=bounce
+    )
+    assert trace.failed[0].account == account
+    after = world.ledger.account(account).data
+    assert data is not None and after is not None and after.hash == data.hash
+    kept = world.ledger.balance(account) - before
+    if bounce:
+        assert kept == 0
+        back = trace.transactions[-1].in_msg
+        assert back is not None and trace.transactions[-1].account == world.stranger.account
+        assert back.value_nano > TON - TON // 1000
+    else:
+        assert TON - TON // 1000 < kept < TON and len(trace.transactions) == 1
+
+
+@pytest.mark.parametrize("op", [0, Op.TOP_UP])
+def test_g10_a_stub_takes_nothing_but_init_from_its_registry(world: World, op: int) -> None:
+    account = deploy_stub(world, world.client.account)
+    terms = begin_cell().store_ref(code(Contract.ESCROW)).end_cell()
+    body = begin_cell().store_uint(op, 32).store_ref(begin_cell().end_cell()).store_ref(terms).end_cell()
+    trace = world.tell(world.registry, account, TON, body)
+    assert trace.failed[0].exit_code == ContractError.UNKNOWN_OP
+    init = begin_cell().store_uint(Op.INIT, 32).store_ref(begin_cell().end_cell()).store_ref(terms).end_cell()
+    for trace in (
+        world.tell(world.stranger.account, account, TON, init),
+        from_masterchain(world, world.registry, account, init),
+    ):
+        assert trace.failed[0].exit_code == ContractError.NOT_ALLOWED
 
 
 def test_a_stub_that_somebody_deployed_before_is_opened_all_the_same(world: World) -> None:
