@@ -10,9 +10,9 @@ from test_slashing import MAXIMUM, Case, accepting, config_of, open_job, opened,
 
 from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, public
 from wrappers import escrow, escrow_rare, job
-from wrappers.node import ClaimEntry
+from wrappers.addresses import Kind, stub_state_init
+from wrappers.claims import ClaimEntry
 from wrappers.node_rare import collect, unbond, withdraw_stake
-from wrappers.registry import Kind, stub_state_init
 
 
 @pytest.fixture
