@@ -9,6 +9,7 @@ import typer
 
 from app.attest import app as attest_app
 from app.audit.cli import command as audit_command
+from app.committee import app as committee_app
 from app.demo import PROMPT
 from app.demo import main as run_demo
 from app.doctor import main as run_doctor
@@ -33,6 +34,7 @@ app.add_typer(relayer_app, name="relayer")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(attest_app, name="attest")
 app.add_typer(governance_app, name="governance")
+app.add_typer(committee_app, name="committee")
 app.command("audit")(audit_command)
 
 HomeOption = Annotated[Path, typer.Option(help="folder of the embedded network", envvar="COCOON_HOME")]

@@ -17,6 +17,7 @@ from attestation.onchain.state import NO_LAUNCH
 from wrappers import governance
 from wrappers.registry import Rebuilders
 
+COMMITTEE_TIER = 3
 propose_app = typer.Typer(no_args_is_help=True, help="What widens: it waits for the time-lock, in public.")
 Changes = Annotated[
     list[str], typer.Option("--set", metavar="NAME=VALUE", help="again for each; nanoTON, seconds; see `status`")
@@ -74,7 +75,13 @@ def allow_image(
     """An image may serve, once rebuilders have endorsed it. Tier 3 allows a committee, and what it vouches for."""
 
     async def make(desk: Desk) -> orders.Order:
-        chosen = NO_LAUNCH if launch is None else digest(launch)
+        if tier == COMMITTEE_TIER and launch is not None:
+            raise NotUnderstood(
+                "what a committee vouches for, and a committee, has no launch values: leave --launch out"
+            )
+        # The verifier takes an image of this tier only with a zero there: no quote is ever compared with it.
+        nothing = bytes(32) if tier == COMMITTEE_TIER else NO_LAUNCH
+        chosen = nothing if launch is None else digest(launch)
         return _order(desk, governance.allow_image(digest(measurement), tier, chosen))
 
     act(ctx.obj, make)

@@ -116,20 +116,20 @@ def plan(desired: Desired, observed: Observed, sign: Sign | None, now: int) -> t
     print a plan. Raises PlanError.
     """
     steps = []
-    if not _born("attestation", observed.attestation, code(Contract.ATTESTATION)):
-        steps.append(_birth(desired, "attestation", code(Contract.ATTESTATION), desired.verifier_genesis, sign))
+    if not born("attestation", observed.attestation, code(Contract.ATTESTATION)):
+        steps.append(birth(desired, "attestation", code(Contract.ATTESTATION), desired.verifier_genesis, sign))
     else:
         identity = _identity_checks(desired, verifier_state(observed.attestation))
         if not identity or not all(check.holds for check in identity):
             raise _another_state("attestation")
     court_state = desired.court_state.to_cell()
-    if not _born("court", observed.court, code(Contract.COURT)):
-        steps.append(_birth(desired, "court", code(Contract.COURT), court_state, sign))
+    if not born("court", observed.court, code(Contract.COURT)):
+        steps.append(birth(desired, "court", code(Contract.COURT), court_state, sign))
     elif observed.court.data is None or observed.court.data.hash != court_state.hash:
         raise _another_state("court")
     state = desired.registry_state.to_cell()
-    if not _born("registry", observed.registry, code(Contract.REGISTRY)):
-        steps.append(_birth(desired, "registry", code(Contract.REGISTRY), state, sign))
+    if not born("registry", observed.registry, code(Contract.REGISTRY)):
+        steps.append(birth(desired, "registry", code(Contract.REGISTRY), state, sign))
     elif observed.registry.data is None or observed.registry.data.hash != state.hash:
         raise _another_state("registry")
     return (*steps, *_collateral(desired, observed, now))
@@ -155,7 +155,7 @@ def _another_state(title: str) -> PlanError:
     )
 
 
-def _born(title: str, account: AccountState, code_: Cell) -> bool:
+def born(title: str, account: AccountState, code_: Cell) -> bool:
     if account.status is not Status.ACTIVE:
         if account.status is Status.FROZEN:
             raise PlanError(f"{title} is frozen for rent: its state must be restored by hand before anything else")
@@ -168,7 +168,7 @@ def _born(title: str, account: AccountState, code_: Cell) -> bool:
     return len(account.data.bits) != _SEED_BITS or bool(account.data.refs)
 
 
-def _birth(desired: Desired, title: str, code_: Cell, state: Cell, sign: Sign | None) -> Step:
+def birth(desired: Desired, title: str, code_: Cell, state: Cell, sign: Sign | None) -> Step:
     account = singleton_address(code_, desired.genesis_key, desired.salt)
     digest = GenesisState(desired.global_id, account, bytes(state.hash)).to_cell().hash
     message = Outgoing(

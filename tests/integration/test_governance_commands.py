@@ -165,3 +165,34 @@ async def test_the_office_is_handed_over_in_two_steps_and_back(land: Land) -> No
     await land.done("offer-handover", governor.account.hex(), wallet="heir")
     await land.done("accept-handover")
     assert (await land.state()).governor == governor.account
+
+
+async def test_g14_a_committee_is_deployed_allowed_and_revoked(land: Land) -> None:
+    async def committee(*arguments: str) -> dict[str, Any]:
+        named = ["committee", *arguments, "--network", str(land.folder / "network.toml")]
+        result = await asyncio.to_thread(CliRunner().invoke, app, named)
+        assert result.exit_code == 0, result.stderr
+        said: dict[str, Any] = json.loads(result.stdout)
+        return said
+
+    planned = await committee("deploy", "--plan")
+    assert "to_send" in planned and (await land.chain.account(bytes.fromhex(planned["committee"]))).last_lt == 0
+    said = await committee("deploy")
+    assert said["verified"] and said["network"].startswith("not allowed") and "sent" in said
+    again = await committee("deploy")
+    assert again["verified"] and "sent" not in again and again["committee"] == said["committee"]
+    assert "launch" in await land.refused("propose", "allow-image", said["committee"], "--tier", "3", "--launch", IMAGE)
+    proposed = (await land.done("propose", "allow-image", said["committee"], "--tier", "3"))["action"]
+    await land.wait_lock()
+    await land.done("endorse", proposed, "--measurement", said["committee"], wallet="rebuilder")
+    await land.done("execute", proposed)
+    shown = await committee("status", "--json")
+    assert shown["network"] == "allowed" and shown["policy_of_this_release"] and shown["members"] == []
+    assert (shown["seats"], shown["quorum"], shown["requests"]) == (5, 3, [])
+    await land.done("narrow", "revoke-image", said["committee"], "--retired")
+    assert (await committee("status", said["committee"], "--json"))["network"] == "revoked: retired"
+    words = ["committee", "status", IMAGE, "--network", str(land.folder / "network.toml")]
+    missing = await asyncio.to_thread(CliRunner().invoke, app, words)
+    assert missing.exit_code == 1 and "no committee of this release" in missing.stderr
+    whole = await asyncio.to_thread(CliRunner().invoke, app, [*words[:2], *words[3:]])
+    assert "too few" in whole.stdout and "no question is open" in whole.stdout
