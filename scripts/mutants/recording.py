@@ -111,12 +111,15 @@ _OPEN_TO_CODE = frozenset(map(str, (Contract.STUB, Contract.NODE, Contract.ESCRO
 def _run_by(shard_account: Cell, message: Cell) -> set[str]:
     """Contracts whose code a transaction runs: the account's, and what the message brings."""
     own = {_codes()[cell.hash] for cell in shard_account.refs[0].refs if cell.hash in _codes()}
-    return own | _codes_under(message, depth=64 if own & _OPEN_TO_CODE else 2)
-
-
-def _codes_under(cell: Cell, depth: int) -> set[str]:
-    found = {_codes()[cell.hash]} if cell.hash in _codes() else set[str]()
-    return found.union(*(_codes_under(ref, depth - 1) for ref in cell.refs)) if depth else found
+    # Of a message that deploys, the code of its StateInit; of one with a program, whatever is in it.
+    levels = 1_000 if own & _OPEN_TO_CODE else 2
+    seen, found, row = set[bytes](), own, [message]
+    while row and levels >= 0:
+        seen.update(cell.hash for cell in row)
+        found |= {_codes()[cell.hash] for cell in row if cell.hash in _codes()}
+        row = [ref for cell in row for ref in cell.refs if ref.hash not in seen]
+        levels -= 1
+    return found
 
 
 def watch(recorder: Recorder) -> None:

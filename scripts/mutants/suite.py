@@ -19,8 +19,9 @@ PINNING_TESTS = ("test_fees.py::test_g8_gas_constant_is_at_least_the_worst_case_
 # Random and slow: asked last, always with the same seed.
 LAST = ("test_audit_market.py", "test_machine.py")
 # No rewriting of assertions, no cache: nobody reads what the tests say here. No capture: a trial prints to nowhere.
+# No time limit: on a busy machine it would pass for a kill.
 _PYTEST = ("-s", "-qq", "-p", "no:cacheprovider", "-p", "no:anyio", "-p", "no:xdist", "--assert=plain", "--tb=no")
-_MORE = ("-W", "ignore", "--hypothesis-seed=0", "--no-header", "--no-summary")
+_MORE = ("-W", "ignore", "--timeout=0", "--hypothesis-seed=0", "--no-header", "--no-summary")
 
 
 class SuiteError(Exception):
