@@ -9,76 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 from chain.api import ChainError
 from protocol.errors import Code, Malformed, WireError
-from protocol.frames import HEADER_BYTES, error_frame, parse_header
-from protocol.receipts import SignedReceipt
+from protocol.frames import error_frame
 from protocol.sealing import SealedRequest
+from worker.agent.answering import MAX_ANSWER_BYTES, MAX_JOINED_BYTES, PIECE_BYTES, Running, pieces, receipt_row
 from worker.agent.enclave_process import Enclave
 from worker.agent.gate import Facts, refusal
 from worker.agent.journal import Journal
-from worker.agent.store import KnownRequest, ReceiptRow, Store, StoreError
+from worker.agent.store import KnownRequest, Store, StoreError
 from worker.agent.streams import Sink
 from worker.agent.view import ChainView, NodeMissing
 from worker.messages import Answer, Cancel, Issued, Post, Stored
-from wrappers.cells import to_boc
 
 log = logging.getLogger(__name__)
 
-MAX_ANSWER_BYTES = 32 << 20
 KEEP_ANSWERS_SECONDS = 24 * 3600
-# One message over the relayer's limit would cost the link, and with it everybody's answers; sent faster than its client
-# reads, a stored answer would be cut off again at every repeat.
-PIECE_BYTES = 64 << 10
 PIECE_SECONDS = 0.05
 MAX_REPLAYS = 4
-MAX_JOINED_BYTES = 1 << 20
 NOT_STORED = WireError.of(Code.INTERNAL, "the node's receipt store takes nothing now")
-
-
-@dataclass(eq=False, slots=True)
-class _Answering:
-    """One request that the enclave works on."""
-
-    request: SealedRequest
-    enclave: Enclave
-    sinks: list[Sink]
-    frames: bytearray = field(default_factory=bytearray)
-    waiting: set[int] = field(default_factory=set)
-    """ids of the sinks at which somebody still waits."""
-    receipt: bytes | None = None
-    stored: bool = False
-    last: bytes | None = None
-    """The last frame, while it is on its way to the disk."""
-    lost: bool = False
-    """Its receipt could not be stored; the enclave has not ended it yet."""
-
-    def cancel(self, sink: Sink) -> None:
-        self.waiting.discard(id(sink))
-        if not self.waiting:
-            self.enclave.post(Cancel(self.request.request_id))
-
-    def leave(self, sink: Sink) -> None:
-        self.waiting.discard(id(sink))
-        self.sinks = [one for one in self.sinks if one is not sink]
-
-    def join(self, sink: Sink) -> None:
-        """A repeat of a request that still runs: it gets what there is, and the rest as it comes."""
-        self.waiting.add(id(sink))
-        self.sinks.append(sink)
-        if self.frames:
-            for piece in _pieces(bytes(self.frames)):
-                sink.send(piece, ends=False, receipt=False)
-        if self.stored and self.receipt is not None:
-            sink.send(self.receipt, ends=False, receipt=True)
-        if self.last is not None:
-            sink.send(self.last, ends=True, receipt=False)
-
-    def send(self, frames: bytes, *, ends: bool = False, receipt: bool = False) -> None:
-        for sink in tuple(self.sinks):
-            sink.send(frames, ends=ends, receipt=receipt)
 
 
 class Desk:
@@ -91,7 +41,7 @@ class Desk:
         self._min_close_timer = min_close_timer
         self._clock = clock
         self._enclave: Enclave | None = None
-        self._running: dict[bytes, _Answering] = {}
+        self._running: dict[bytes, Running] = {}
         self._releasing: set[bytes] = set()
         self._replays = asyncio.Semaphore(MAX_REPLAYS)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,7 +93,7 @@ class Desk:
 
     # ---- requests
 
-    async def answer(self, sealed: bytes, sink: Sink) -> _Answering | None:
+    async def answer(self, sealed: bytes, sink: Sink) -> Running | None:
         """Begin, join or repeat an answer. None when the sink was told everything there is."""
         try:
             return await self._begin(sealed, sink)
@@ -160,13 +110,13 @@ class Desk:
 
     async def _replay(self, sink: Sink, frames: bytes) -> None:
         async with self._replays:
-            *rest, last = _pieces(frames)
+            *rest, last = pieces(frames)
             for piece in rest:
                 sink.send(piece, ends=False, receipt=False)
                 await asyncio.sleep(PIECE_SECONDS)
             sink.send(last, ends=True, receipt=False)
 
-    async def _begin(self, sealed: bytes, sink: Sink) -> _Answering:
+    async def _begin(self, sealed: bytes, sink: Sink) -> Running:
         try:
             request = SealedRequest.from_bytes(sealed)
         except Malformed as error:
@@ -190,11 +140,11 @@ class Desk:
             raise _refused(WireError.of(Code.NODE_BUSY, "its enclave is being replaced by one with a new key"))
         if len(self._running) >= self._max_in_flight:
             raise _refused(WireError.of(Code.NODE_BUSY))
-        one = self._running[request.request_id] = _Answering(request, enclave, [sink], waiting={id(sink)})
+        one = self._running[request.request_id] = Running(request, enclave, [sink], waiting={id(sink)})
         enclave.post(Post(request.request_id, voucher_key, sealed))
         return one
 
-    def _join(self, request: SealedRequest, sink: Sink) -> _Answering | None:
+    def _join(self, request: SealedRequest, sink: Sink) -> Running | None:
         running = self._running.get(request.request_id)
         if running is not None:
             if running.lost:
@@ -272,7 +222,7 @@ class Desk:
             one.receipt = message.frame
             self._spawn(self._keep_receipt(one, message))
 
-    async def _keep_receipt(self, one: _Answering, message: Issued) -> None:
+    async def _keep_receipt(self, one: Running, message: Issued) -> None:
         try:
             row = receipt_row(message, one.enclave.key)
             frames, now = bytes(one.frames) + message.frame, int(self._clock())
@@ -313,17 +263,6 @@ class Desk:
             log.error("the store failed: %s", error)
 
 
-def _pieces(frames: bytes) -> list[bytes]:
-    """Whole frames in strings of about PIECE_BYTES."""
-    pieces, start, at = [], 0, 0
-    while at < len(frames):
-        at += HEADER_BYTES + parse_header(frames, at)[1]
-        if at - start >= PIECE_BYTES or at >= len(frames):
-            pieces.append(frames[start:at])
-            start = at
-    return pieces
-
-
 class _Turned(Exception):
     """The sink gets these frames and nothing more."""
 
@@ -341,29 +280,6 @@ def _repeated(known: KnownRequest) -> _Turned:
         return _Turned(known.frames)
     detail = f"it ended with receipt {known.seq} of allotment {known.allotment.hex()} under key {known.key.hex()}"
     return _refused(WireError.of(Code.ALREADY_OPENED, f"{detail}; its answer is not kept here"))
-
-
-def receipt_row(message: Issued, key: bytes) -> ReceiptRow:
-    """What is stored of a receipt. Raises Malformed where the enclave's frame is none."""
-    signed = SignedReceipt.from_bytes(message.frame[HEADER_BYTES:])
-    receipt = signed.receipt
-    return ReceiptRow(
-        request_id=message.request_id,
-        key=key,
-        escrow=message.escrow,
-        allotment=receipt.allotment,
-        allotment_epoch=message.allotment_epoch,
-        seq=receipt.seq,
-        receipt=to_boc(receipt.to_cell()),
-        signature=signed.signature,
-        amount_nano=receipt.amount_nano,
-        cumulative_nano=receipt.cumulative_nano,
-        cap_nano=message.cap_nano,
-        acked_nano=message.acked_nano,
-        terms=message.terms,
-        voucher_signature=message.voucher_signature,
-        frame=message.frame,
-    )
 
 
 def _error(error: WireError) -> bytes:
