@@ -25,7 +25,8 @@ from protocol.stream import Completed, Data, Refused, ResponseReader
 from protocol.stream import Failed as StreamFailed
 from worker.enclave.config import EnclaveConfig, Prices
 from worker.enclave.keys import Keys
-from worker.enclave.session import Loaded, Session
+from worker.enclave.loaded import Loaded
+from worker.enclave.session import Session
 from worker.engine import api
 from worker.link import FROM_AGENT, FROM_ENCLAVE, Link
 from worker.messages import (

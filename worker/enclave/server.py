@@ -18,8 +18,9 @@ from attestation.provider import ConfigfsTsm, QuoteProvider, Simulated
 from worker.enclave.config import EnclaveConfig
 from worker.enclave.gpu import GpuGuard
 from worker.enclave.keys import Keys
+from worker.enclave.loaded import Loaded
 from worker.enclave.server_socket import listen
-from worker.enclave.session import Loaded, Session
+from worker.enclave.session import Session
 from worker.engine.choose import engine_from_config
 from worker.fields import LinkError
 from worker.link import FROM_AGENT, Link

@@ -10,30 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from attestation.provider import QuoteProvider
-from protocol.errors import Code, WireError
-from protocol.frames import Refusal, error_frame
 from protocol.offer import AnnouncedKey
-from protocol.opening import Opening
-from protocol.sealing import SealedRequest
-from protocol.stream import ResponseWriter
-from worker.enclave.answer import Answering, Refused, inner_receipt, plan
 from worker.enclave.attest import GPU_CURE, evidence_for
 from worker.enclave.books import Books, BooksError
-from worker.enclave.config import EnclaveConfig
 from worker.enclave.direct import Direct
 from worker.enclave.gpu import GpuFailed, GpuGuard
 from worker.enclave.jobs import Jobs
 from worker.enclave.judge import answer_to
-from worker.enclave.keys import Keys
-from worker.enclave.opening import open_request
-from worker.enclave.wire import Outbox
-from worker.engine.api import Engine, ModelInfo
+from worker.enclave.loaded import Loaded
+from worker.enclave.requests import Requests
 from worker.fields import LinkError, Message
 from worker.job_messages import JobBegin, JobDrop, JobInput, JobRun
 from worker.link import Link, LinkClosed
@@ -54,38 +43,12 @@ from worker.messages import (
     Stored,
 )
 from wrappers.cells import to_boc
-from wrappers.receipts import Terms
 from wrappers.signed import node_id
 
 log = logging.getLogger(__name__)
 
 LAST_ANSWERS_SECONDS = 30.0
 """How long receipts of cut answers may take to reach the disk before the enclave ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What an enclave has when it is up: its configuration, keys, model and source of quotes."""
-
-    config: EnclaveConfig
-    keys: Keys
-    engine: Engine
-    model: ModelInfo
-    quotes: QuoteProvider
-    guard: GpuGuard | None = None
-    """None: this machine's configuration names no GPU to verify."""
-
-    @property
-    def terms(self) -> Terms:
-        prices = self.config.prices
-        return Terms(
-            self.model.model_hash,
-            prices.prompt,
-            prices.cached,
-            prices.completion,
-            prices.reasoning,
-            prices.minimum_nano,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +59,6 @@ class _Node:
     jobs: Jobs
 
 
-@dataclass(slots=True)
-class _Running:
-    outbox: Outbox
-    answering: Answering | None = None
-    cancelled: bool = False
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Session:
     """Serves one link until it closes, or its GPUs fail. The keys outlive no session: see `worker.enclave.server`."""
 
@@ -112,8 +67,7 @@ class Session:
         self._terms = loaded.terms
         self._link = link
         self._node: _Node | None = None
-        self._running: dict[bytes, _Running] = {}
-        self._in_flight = 0
+        self._requests = Requests(loaded, link.send)
         self._direct = Direct(loaded.keys)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -129,8 +83,8 @@ class Session:
             while True:
                 self._dispatch(await self._link.receive())
         except LinkClosed:
-            if self._gpu_fault() is not None:
-                raise GpuFailed(self._gpu_fault()) from None
+            if (fault := self._have.gpu_fault()) is not None:
+                raise GpuFailed(fault) from None
             log.info("the agent is gone")
         finally:
             for task in self._tasks:
@@ -145,16 +99,12 @@ class Session:
             case Attest():
                 self._spawn(self._attest(self._introduced().facts, message))
             case Post():
-                if message.request_id in self._running:
-                    raise LinkError("the agent posted a request twice while it runs")
-                outbox = Outbox(message.request_id, self._link.send, lambda: self._over(message.request_id, running))
-                running = self._running[message.request_id] = _Running(outbox)
-                self._spawn(self._serve(self._introduced(), message, running))
+                node = self._introduced()
+                self._spawn(self._requests.begin(node.facts, node.books, message))
             case Stored():
-                if (running_ := self._running.get(message.request_id)) is not None:
-                    running_.outbox.stored()
+                self._requests.stored(message.request_id)
             case Cancel():
-                self._cancel(message.request_id)
+                self._requests.cancel(message.request_id)
             case SignClaim():
                 self._spawn(self._claim(self._introduced(), message))
             case Certify():
@@ -201,7 +151,7 @@ class Session:
         have = self._have
         lines = have.config.job_lines
         send = self._link.send
-        jobs = Jobs(have.keys, have.engine, have.model, self._terms, facts, lines, send, self._gpu_fault)
+        jobs = Jobs(have.keys, have.engine, have.model, self._terms, facts, lines, send, have.gpu_fault)
         self._node = _Node(facts, id_, books, jobs)
         self._spawn(self._rotate(self._node))
 
@@ -222,21 +172,16 @@ class Session:
         have = self._have
         await self._link.send(await evidence_for(facts, order, have.keys.public, have.quotes, have.guard))
 
-    def _gpu_fault(self) -> str | None:
-        return self._have.guard.fault() if self._have.guard is not None else None
-
     async def _watch(self, guard: GpuGuard) -> None:
         """When a GPU fails: cut what runs, say so, and end once the receipts for it are stored."""
         fault = await guard.watch()
-        for request_id in tuple(self._running):
-            self._cancel(request_id)
+        self._requests.cancel_all()
         await self._link.send(Failed("gpu", 0, fault, GPU_CURE))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_ANSWERS_SECONDS):
                 if self._node is not None:
                     await self._node.jobs.cut()
-                while self._running:
-                    await next(iter(self._running.values())).ended.wait()
+                await self._requests.idle()
         await self._link.close()
 
     async def _judge(self, network: bytes, order: Judge) -> None:
@@ -244,94 +189,6 @@ class Session:
 
     async def _certify(self, order: Certify) -> None:
         await self._link.send(await self._direct.certify(order, int(time.time())))
-
-    # ---- requests
-
-    def _over(self, request_id: bytes, running: _Running) -> None:
-        """A repeat of the request is another one: it stays."""
-        running.ended.set()
-        if self._running.get(request_id) is running:
-            del self._running[request_id]
-
-    def _cancel(self, request_id: bytes) -> None:
-        running = self._running.get(request_id)
-        if running is not None:
-            running.cancelled = True
-            if running.answering is not None:
-                running.answering.cancel()
-
-    async def _serve(self, node: _Node, post: Post, running: _Running) -> None:
-        try:
-            if self._gpu_fault() is not None:
-                # Before it is opened: no plaintext in a machine whose GPUs are not what they were attested to be.
-                error = WireError.of(Code.NODE_NOT_LIVE, "its GPUs do not verify any more")
-                await running.outbox.end(error_frame(error).to_bytes())
-                return
-            try:
-                request, opening = open_request(self._have.keys, node.books, node.facts, post, int(time.time()))
-            except Refused as refused:
-                await running.outbox.end(error_frame(refused.error).to_bytes())
-                return
-            await self._answer(node, post, request, opening, running)
-        except LinkClosed:
-            raise
-        except Exception:
-            # Our own fault. The client must not hang; that it is not billed is the operator's loss.
-            await running.outbox.end(error_frame(WireError.of(Code.INTERNAL)).to_bytes())
-            raise
-        finally:
-            self._over(post.request_id, running)
-            self._in_flight -= running.answering is not None
-
-    async def _answer(
-        self, node: _Node, post: Post, request: SealedRequest, opening: Opening, running: _Running
-    ) -> None:
-        writer = ResponseWriter(
-            response_secret=opening.response_secret,
-            enc=request.enc,
-            request_id=request.request_id,
-            worker_nonce=secrets.token_bytes(32),
-            quantum_bytes=opening.shape.quantum_bytes,
-        )
-        outbox, head = running.outbox, writer.head()
-        if (refusal := self._admit(node, post, request, opening, running, writer)) is not None:
-            await outbox.end(head + writer.refusal(refusal))
-            return
-        answering = running.answering
-        if answering is None:
-            raise RuntimeError("a request was admitted without a plan")
-        await outbox.frames(head)
-        if running.cancelled:
-            answering.cancel()
-        salt = self._have.keys.cache_salt(request.escrow, post.voucher_key)
-        outcome = await answering.run(self._have.engine, salt)
-        inner = inner_receipt(opening, request.request_id, self._have.model, outcome, writer.commitment.digest())
-        issue = node.books.issue(request.voucher.allotment, request.request_id, inner)
-        await outbox.receipt(issue, writer.receipt(issue.receipt.signed))
-        await outbox.end(writer.last(inner))
-
-    def _admit(
-        self,
-        node: _Node,
-        post: Post,
-        request: SealedRequest,
-        opening: Opening,
-        running: _Running,
-        writer: ResponseWriter,
-    ) -> Refusal | None:
-        if opening.terms != self._terms:
-            return Refusal(WireError.of(Code.TERMS_REFUSED))
-        if self._in_flight >= self._have.config.max_in_flight:
-            return Refusal(WireError.of(Code.NODE_BUSY))
-        try:
-            task = plan(opening, self._have.model)
-        except Refused as refused:
-            return Refusal(refused.error)
-        refusal = node.books.admit(request, opening, post.voucher_key)
-        if refusal is None:
-            self._in_flight += 1
-            running.answering = Answering(opening, task, writer, running.outbox)
-        return refusal
 
     # ---- claims
 
