@@ -75,14 +75,21 @@ class _Instead:
         self.act = act
         self.result = 1
         self.error: BaseException | None = None
+        self.loads_code = ""
+        """Module that would show every mutant the code of the original."""
+
+    @pytest.hookimpl
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if wrappers.code.code.cache_info().currsize and not self.loads_code:
+            self.loads_code = report.nodeid
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         try:
             if session.testsfailed:
                 raise SuiteError("the contract tests cannot be collected: run `make test`")
-            if wrappers.code.code.cache_info().currsize:
-                raise SuiteError("a test module loads a contract's code when it is imported; do that in a fixture")
+            if self.loads_code:
+                raise SuiteError(f"{self.loads_code} loads a contract's code when it is imported: make it a function")
             self.result = self.act(Suite(session))
         except BaseException as error:  # pytest would turn it into a status
             self.error = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from job_stage import PROGRAM, Stage
+from job_stage import Stage, node_program
 from pytoniq_core import Cell, begin_cell
 
 from devnet.trace import Trace
@@ -81,13 +81,13 @@ class Court(Stage):
         place = changes.pop("place", self.place())
         accused = replace(self.accused, **changes)  # type: ignore[arg-type]
         assert isinstance(place, court.Place)
-        return court.equivocation(place, accused, first, second, PROGRAM)
+        return court.equivocation(place, accused, first, second, node_program())
 
     def false_amount(
         self, receipt: court.Testimony, inner: InnerReceipt | None = None, terms: Terms | None = None
     ) -> Cell:
         return court.false_amount(
-            self.place(), self.accused, receipt, inner or self.inner(), terms or self.terms, PROGRAM
+            self.place(), self.accused, receipt, inner or self.inner(), terms or self.terms, node_program()
         )
 
     def accuse(self, body: Cell, value_nano: int = TON) -> Trace:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from court_stage import Court, least_value
-from job_stage import PROGRAM, Stage
+from job_stage import Stage, node_program
 from pytoniq_core import Cell, begin_cell
 
 from devnet.trace import Trace
@@ -65,10 +65,10 @@ def measure_jobs() -> dict[str, int]:
         ledger.revert(snapshot)
         return trace
 
-    least, most, real = (gas_at(refunded(program), account) for program in (chain(1), chain(64), PROGRAM))
+    least, most, real = (gas_at(refunded(program), account) for program in (chain(1), chain(64), node_program()))
     used["PROGRAM_CELL"] = (most - least) // 63
-    used["REFUND"] = max(least - Gas.PROGRAM_CELL, real - size_of(PROGRAM)[0] * Gas.PROGRAM_CELL)
-    used["MISSED"] = gas_at(refunded(PROGRAM), stage.court)
+    used["REFUND"] = max(least - Gas.PROGRAM_CELL, real - size_of(node_program())[0] * Gas.PROGRAM_CELL)
+    used["MISSED"] = gas_at(refunded(node_program()), stage.court)
     assert not stage.accept(account, value_nano=TON).failed
     used["JOB_POSTED"] = at(lambda: stage.post(account, value_nano=TON))
     assert not stage.post(account, value_nano=TON).failed
@@ -85,6 +85,8 @@ def judged_after_the_check() -> int:
     body = bench.equivocation(bench.signed(bench.receipt()), bench.signed(bench.receipt(amount=1)))
     need = least_value(bench, body)
     prices = bench.prices
-    gas_paid_for = (need - bench.fees.slash_value(PROGRAM) - prices.flat_gas_price) * (1 << 16) // prices.gas_price
+    gas_paid_for = (
+        (need - bench.fees.slash_value(node_program()) - prices.flat_gas_price) * (1 << 16) // prices.gas_price
+    )
     consumed = gas_paid_for + prices.flat_gas_limit - Gas.JUDGED
     return gas_at(bench.accuse(body, need), bench.court) - consumed

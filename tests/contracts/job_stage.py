@@ -22,9 +22,12 @@ from wrappers.registry import genesis
 from wrappers.signed import Delivery, GenesisState, JobResult, job_id, network_id, sign
 
 RESULT, INNER, SPEC = b"\x31" * 32, b"\x32" * 32, b"\x33" * 32
-PROGRAM = rare_program(Contract.NODE)
-"""Of a node's rare messages: what walks through it is priced by its size."""
 TREASURY = account_of_name("treasury")
+
+
+def node_program() -> Cell:
+    """Of a node's rare messages: what walks through it is priced by its size."""
+    return rare_program(Contract.NODE)
 
 
 def stub_prefix() -> bytes:
@@ -114,10 +117,10 @@ class Stage:
         return self.ledger.send_internal(source=source, destination=destination, value_nano=value_nano, body=body)
 
     def accept(
-        self, account: bytes, node: bytes | None = None, value_nano: int | None = None, program: Cell = PROGRAM
+        self, account: bytes, node: bytes | None = None, value_nano: int | None = None, program: Cell | None = None
     ) -> Trace:
         id_ = self.id_of(account, self.state(account).epoch)
-        body = job.accepted(id_, 5, public(self.enclave_key), bytes(program.hash), (1 << 32) - 1)
+        body = job.accepted(id_, 5, public(self.enclave_key), bytes((program or node_program()).hash), (1 << 32) - 1)
         return self.tell(
             node or self.node, account, self.fees.job_accepted() if value_nano is None else value_nano, body
         )

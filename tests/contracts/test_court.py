@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 from court_stage import ALLOTMENT_EPOCH, NODE_EPOCH, TERMS, USAGE, Court, least_value, slash_of, spine_of
-from job_stage import PROGRAM, TREASURY, Stage, code_of, stub_prefix
+from job_stage import TREASURY, Stage, code_of, node_program, stub_prefix
 from pytoniq_core import Builder, Cell, HashMap, begin_cell
 
 from devnet.merkle import proof as merkle_proof
@@ -131,7 +131,7 @@ def test_a_lie_slashes_everything_and_names_who_gets_what(
         bench.escrow,
         bench.stranger,
         TREASURY,
-        PROGRAM,
+        node_program(),
     )
     (message,) = trace.transactions[0].out_msgs
     assert message.destination == bench.node
@@ -460,7 +460,7 @@ def opening(bench: Court, receipt: Receipt, inner: Cell, terms: Cell) -> Cell:
     opened = begin_cell().store_ref(inner).store_ref(terms).end_cell()
     body = begin_cell().store_uint(Op.FALSE_AMOUNT, 32).store_bytes(bench.escrow).store_uint(ALLOTMENT_EPOCH, 64)
     body.store_uint(1, 32).store_ref(bench.accused.to_cell()).store_ref(bench.signed(receipt).to_cell())
-    return body.store_ref(opened).store_ref(PROGRAM).end_cell()
+    return body.store_ref(opened).store_ref(node_program()).end_cell()
 
 
 def test_g10_what_is_no_receipt_is_no_testimony_though_the_key_signed_it(bench: Court) -> None:
@@ -507,7 +507,7 @@ def test_g7_a_slash_that_comes_back_changes_nothing(bench: Court) -> None:
 
 
 def missed_body(bench: Court, amount: int = 3 * TON) -> Cell:
-    return court.missed(bench.escrow, 4, amount, bench.stranger, bench.accused, PROGRAM)
+    return court.missed(bench.escrow, 4, amount, bench.stranger, bench.accused, node_program())
 
 
 def tell_court(bench: Court, source: bytes, body: Cell) -> Trace:
@@ -521,7 +521,7 @@ def test_a_genuine_job_slashes_its_maximum_and_harms_nobody(bench: Court) -> Non
     account = child_address(bench.registry, Kind.JOB, bench.escrow, 4)
     slash = slash_of(tell_court(bench, account, missed_body(bench)))
     key = public(bench.enclave_key)
-    assert slash == court.Slash(NODE_EPOCH, key, 3 * TON, 0, bench.escrow, bench.stranger, TREASURY, PROGRAM)
+    assert slash == court.Slash(NODE_EPOCH, key, 3 * TON, 0, bench.escrow, bench.stranger, TREASURY, node_program())
 
 
 def test_g10_a_miss_from_anybody_but_that_job_is_refused(bench: Court) -> None:
@@ -550,12 +550,14 @@ def test_a_job_worth_nothing_never_takes_the_whole_stake(bench: Court) -> None:
 def test_a_miss_travels_from_the_job_to_the_node(bench: Court) -> None:
     account = bench.brought_to(job.Phase.ACCEPTED)
     bench.ledger.now = bench.config.deadline + bench.config.grace + 1
-    value = bench.fees.refund(PROGRAM)
-    trace = bench.tell(bench.stranger, account, value, job.refund(PROGRAM))
+    value = bench.fees.refund(node_program())
+    trace = bench.tell(bench.stranger, account, value, job.refund(node_program()))
     sent = [m for tx in trace.transactions if tx.account == bench.court for m in tx.out_msgs]
     slash = court.Slash.from_cell(sent[0].body)
     assert sent[0].destination == bench.node and sent[0].value_nano >= bench.fees.slash_need()
-    assert slash == court.Slash(5, public(bench.enclave_key), TON, 0, bench.escrow, bench.stranger, TREASURY, PROGRAM)
+    assert slash == court.Slash(
+        5, public(bench.enclave_key), TON, 0, bench.escrow, bench.stranger, TREASURY, node_program()
+    )
 
 
 # ------------------------------------------------------------------------------------------------ money
@@ -566,7 +568,7 @@ def test_g8_below_the_need_evidence_comes_back_and_at_it_the_node_can_act(bench:
     for testimony in (bench.signed(lie), bench.claimed([lie, bench.receipt(2)], index=99, count=100)):
         body = against(bench, testimony)
         need = least_value(bench, body)
-        gas = need - bench.fees.slash_value(PROGRAM) - bench.prices.flat_gas_price
+        gas = need - bench.fees.slash_value(node_program()) - bench.prices.flat_gas_price
         assert gas % (bench.prices.gas_price >> 16) == 0, "the need is a price of gas and what goes on, to the nanoTON"
         refused = bench.accuse(body, need - 1)
         assert code_of(refused) == ContractError.LOW_VALUE
@@ -575,7 +577,7 @@ def test_g8_below_the_need_evidence_comes_back_and_at_it_the_node_can_act(bench:
         trace = bench.accuse(body, need)
         (message,) = trace.transactions[0].out_msgs
         assert bench.fees.slash_need() <= message.value_nano
-        assert need <= bench.fees.evidence(PROGRAM)
+        assert need <= bench.fees.evidence(node_program())
 
 
 def test_g8_a_program_too_large_to_send_is_refused(bench: Court) -> None:
@@ -597,7 +599,7 @@ def test_receipts_of_a_claim_are_proved_by_what_leads_to_them(bench: Court) -> N
 
 
 def test_wrappers_read_what_they_write(bench: Court) -> None:
-    slash = court.Slash(1, b"\x01" * 32, 2, 3, b"\x02" * 32, b"\x03" * 32, b"\x04" * 32, PROGRAM)
+    slash = court.Slash(1, b"\x01" * 32, 2, 3, b"\x02" * 32, b"\x03" * 32, b"\x04" * 32, node_program())
     assert court.Slash.from_cell(slash.to_cell()) == slash
     assert court.Accused.from_cell(bench.accused.to_cell()) == bench.accused
     with pytest.raises(CellError):

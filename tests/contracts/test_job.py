@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from job_stage import INNER, PROGRAM, RESULT, SPEC, Stage, code_of
+from job_stage import INNER, RESULT, SPEC, Stage, code_of, node_program
 from pytoniq_core import Builder, Cell, begin_cell
 
 from devnet.messages import transaction_messages
@@ -125,7 +125,7 @@ def send(stage: Stage, account: bytes, message: str) -> Trace:
         "job_posted": stage.posted(account),
         "deliver": stage.delivery(account),
         "finish_job": job.finish_job(),
-        "refund": job.refund(PROGRAM if state.acceptance else None),
+        "refund": job.refund(node_program() if state.acceptance else None),
         "empty body": None,
     }[message]
     return stage.tell(stage.stranger, account, TON, body)
@@ -186,14 +186,14 @@ def test_an_allowed_node_accepts_and_its_excess_comes_back(stage: Stage) -> None
     trace = stage.accept(account, value_nano=TON)
     assert not trace.failed
     accepted = stage.state(account).acceptance
-    assert accepted == job.Acceptance(stage.node, 5, public(stage.enclave_key), bytes(PROGRAM.hash))
+    assert accepted == job.Acceptance(stage.node, 5, public(stage.enclave_key), bytes(node_program().hash))
     assert stage.ledger.balance(stage.node) == TON - trace.total_fees_nano
     assert stage.ledger.balance(account) == balance
 
 
 def test_g10_only_allowed_nodes_accept(stage: Stage) -> None:
     account = stage.open()
-    body = job.accepted(stage.state(account).job_id, 5, public(stage.enclave_key), bytes(PROGRAM.hash), 1 << 31)
+    body = job.accepted(stage.state(account).job_id, 5, public(stage.enclave_key), bytes(node_program().hash), 1 << 31)
     for sender in (stage.stranger, stage.escrow, stage.registry, account_of_name("third node")):
         refused(stage, account, sender, body, ContractError.NOT_ALLOWED)
 
@@ -201,7 +201,7 @@ def test_g10_only_allowed_nodes_accept(stage: Stage) -> None:
 def test_g4_g10_an_acceptance_of_another_life_or_another_input_is_not_for_this_job(stage: Stage) -> None:
     account = stage.open()
     epoch = stage.state(account).epoch
-    key, program = public(stage.enclave_key), bytes(PROGRAM.hash)
+    key, program = public(stage.enclave_key), bytes(node_program().hash)
     for other in (stage.id_of(account, epoch - 1), job_id(stage.network, account, epoch, bytes(32))):
         refused(stage, account, stage.node, job.accepted(other, 5, key, program, 1 << 31), ContractError.OTHER_JOB)
     assert not stage.accept(account).failed
@@ -209,7 +209,7 @@ def test_g4_g10_an_acceptance_of_another_life_or_another_input_is_not_for_this_j
 
 def test_g4_a_job_is_accepted_once_whoever_comes_second(stage: Stage) -> None:
     account = stage.open()
-    body = job.accepted(stage.state(account).job_id, 5, public(stage.enclave_key), bytes(PROGRAM.hash), 1 << 31)
+    body = job.accepted(stage.state(account).job_id, 5, public(stage.enclave_key), bytes(node_program().hash), 1 << 31)
     for sender in (stage.node, stage.other_node):
         stage.ledger.send_internal(source=sender, destination=account, value_nano=TON, body=body, run=False)
     trace = stage.ledger.run()
@@ -224,7 +224,7 @@ def test_a_stake_that_may_leave_too_early_accepts_nothing(stage: Stage, short: i
     account = stage.open()
     until = stage.config.deadline + stage.config.grace + job.REPORT_SECONDS - short
     id_ = stage.state(account).job_id
-    body = job.accepted(id_, 5, public(stage.enclave_key), bytes(PROGRAM.hash), until)
+    body = job.accepted(id_, 5, public(stage.enclave_key), bytes(node_program().hash), until)
     if short:
         refused(stage, account, stage.node, body, ContractError.NOT_COVERED)
     else:
@@ -417,9 +417,9 @@ def test_g3_a_miss_gives_everything_back_and_goes_to_court(stage: Stage, early: 
     due = stage.state(account).refundable_at
     assert due == stage.config.deadline + stage.config.grace + 1
     stage.ledger.now = due - early
-    value = stage.fees.refund(PROGRAM) + TON
+    value = stage.fees.refund(node_program()) + TON
     stage.ledger.send_internal(
-        source=stage.stranger, destination=account, value_nano=value, body=job.refund(PROGRAM), run=False
+        source=stage.stranger, destination=account, value_nano=value, body=job.refund(node_program()), run=False
     )
     trace = stage.ledger.run(1)
     assert [tx.exit_code for tx in trace.failed] == [ContractError.NOT_DUE] * early
@@ -427,9 +427,9 @@ def test_g3_a_miss_gives_everything_back_and_goes_to_court(stage: Stage, early: 
         return
     missed, rest = trace.transactions[0].out_msgs
     accused = court.Accused(stage.node, 5, public(stage.enclave_key))
-    expected = court.missed(stage.escrow, 0, stage.config.maximum_nano, stage.stranger, accused, PROGRAM)
+    expected = court.missed(stage.escrow, 0, stage.config.maximum_nano, stage.stranger, accused, node_program())
     assert bounces(trace) == [False, False] and missed.destination == stage.court and missed.body.hash == expected.hash
-    assert missed.value_nano >= TON + stage.fees.slash_value(PROGRAM) + stage.prices.gas(stage.gas_missed)
+    assert missed.value_nano >= TON + stage.fees.slash_value(node_program()) + stage.prices.gas(stage.gas_missed)
     stage.ledger.run()
     assert rest.destination == stage.escrow
     assert rest.value_nano == held + value - missed.value_nano - fees_of_first(trace)
@@ -441,7 +441,7 @@ def test_a_miss_takes_only_the_program_that_the_node_named(stage: Stage) -> None
     """Otherwise the operator would refund the job himself, with a program that his node refuses."""
     account = stage.brought_to(Phase.ACCEPTED)
     stage.ledger.now = stage.config.deadline + stage.config.grace + 1
-    for program in (None, Cell.empty(), PROGRAM.refs[0]):
+    for program in (None, Cell.empty(), node_program().refs[0]):
         refused(stage, account, stage.stranger, job.refund(program), ContractError.WRONG_PROGRAM)
 
 
@@ -450,7 +450,7 @@ def test_g4_a_result_before_the_end_of_the_grace_shuts_out_the_refund_for_ever(s
     assert stage.state(account).refundable_at is None
     for now in (stage.ledger.now, stage.config.deadline + 1, stage.config.deadline + stage.config.grace + 1):
         stage.ledger.now = now
-        refused(stage, account, stage.stranger, job.refund(PROGRAM), ContractError.HAS_RESULT)
+        refused(stage, account, stage.stranger, job.refund(node_program()), ContractError.HAS_RESULT)
 
 
 @pytest.mark.parametrize("late", [0, 1])
@@ -459,7 +459,7 @@ def test_g4_result_and_refund_in_one_block_the_clock_decides_and_not_their_order
         stage = Stage()
         account = stage.brought_to(Phase.ACCEPTED)
         stage.ledger.now = stage.config.deadline + stage.config.grace + late
-        bodies = [stage.posted(account), job.refund(PROGRAM)]
+        bodies = [stage.posted(account), job.refund(node_program())]
         for body in bodies if result_first else reversed(bodies):
             stage.ledger.send_internal(source=stage.stranger, destination=account, value_nano=TON, body=body, run=False)
         stage.ledger.run()

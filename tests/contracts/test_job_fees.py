@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from job_gas import chain, deepest
-from job_stage import PROGRAM, Stage, code_of
+from job_stage import Stage, code_of, node_program
 from market_model import Rent
 from pytoniq_core import Cell
 
@@ -33,7 +33,7 @@ BORDERS: dict[str, tuple[Phase, Callable[[Stage], int]]] = {
     "deliver": (Phase.POSTED, lambda s: s.fees.finish_job()),
     "finish_job": (Phase.POSTED, lambda s: s.fees.finish_job()),
     "refund": (Phase.OPEN, lambda s: s.fees.refund(None)),
-    "refund of a miss": (Phase.ACCEPTED, lambda s: s.fees.refund(PROGRAM)),
+    "refund of a miss": (Phase.ACCEPTED, lambda s: s.fees.refund(node_program())),
 }
 
 
@@ -42,12 +42,14 @@ def test_g8_need_minus_one_is_refused_with_the_money_back_and_need_passes(stage:
     phase, need_of = BORDERS[operation]
     account, need = stage.brought_to(phase), need_of(stage)
     body: Cell = {
-        "accepted": lambda: job.accepted(stage.state(account).job_id, 5, bytes(32), bytes(PROGRAM.hash), 1 << 31),
+        "accepted": lambda: job.accepted(
+            stage.state(account).job_id, 5, bytes(32), bytes(node_program().hash), 1 << 31
+        ),
         "job_posted": lambda: stage.posted(account),
         "deliver": lambda: stage.delivery(account),
         "finish_job": job.finish_job,
         "refund": lambda: job.refund(None),
-        "refund of a miss": lambda: job.refund(PROGRAM),
+        "refund of a miss": lambda: job.refund(node_program()),
     }[operation]()
     if operation not in ("accepted", "job_posted", "deliver"):
         stage.ledger.now = stage.config.deadline + stage.config.grace + 1
@@ -83,7 +85,11 @@ def test_g8_at_its_need_a_message_leaves_the_jobs_own_money_alone(stage: Stage, 
         rent = 0
     else:
         stage.ledger.now = stage.config.deadline + stage.config.grace + 1
-        body = job.finish_job() if phase is Phase.POSTED else job.refund(PROGRAM if phase is Phase.ACCEPTED else None)
+        body = (
+            job.finish_job()
+            if phase is Phase.POSTED
+            else job.refund(node_program() if phase is Phase.ACCEPTED else None)
+        )
         trace = stage.tell(stage.stranger, account, need, body)
         rent = TON // 1000
     paid = TON // 2 if phase is Phase.POSTED else 0
@@ -120,8 +126,8 @@ def test_g9_sizes_reserved_for_are_at_least_the_real_ones(stage: Stage) -> None:
 def test_sizes_of_messages_are_at_least_the_real_ones(stage: Stage) -> None:
     account = stage.brought_to(Phase.ACCEPTED)
     stage.ledger.now = stage.config.deadline + stage.config.grace + 1
-    trace = stage.tell(stage.stranger, account, TON, job.refund(PROGRAM))
-    cells, bits = size_of(PROGRAM)
+    trace = stage.tell(stage.stranger, account, TON, job.refund(node_program()))
+    cells, bits = size_of(node_program())
     missed = next(m for m in trace.of(account)[0].out_msgs if m.destination == stage.court)
     slash = trace.of(stage.court)[0].out_msgs[0]
     for message, extra in ((missed, Size.MISSED_BITS), (slash, Size.SLASH_BITS)):

@@ -219,6 +219,13 @@ def test_a_dropped_check_is_killed_by_a_test_that_runs_it_whoever_else_is_asked(
     assert code(Contract.STUB).hash == code_before
 
 
+def test_no_contract_test_loads_a_code_when_it_is_imported() -> None:
+    """It would show every mutant the code of the original."""
+    program = "from scripts.mutants.suite import with_suite; with_suite(lambda suite: print(len(suite.items)) or 0)"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0 and int(run.stdout) > 900, run.stderr
+
+
 class _Failing:
     """A suite whose only test fails, whatever the code."""
 
