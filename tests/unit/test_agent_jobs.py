@@ -13,7 +13,7 @@ from protocol.jobs import Wrap, wraps_to_bytes
 from protocol.sealing import WRAP_OVERHEAD
 from protocol.siblings import job_of
 from worker.agent.enclave_process import EnclaveGone
-from worker.agent.job_core import ACCEPT_MARGIN_SECONDS, POST_MARGIN_SECONDS, Facts, Step, next_step
+from worker.agent.job_core import ACCEPT_MARGIN_SECONDS, LOST_SECONDS, POST_MARGIN_SECONDS, Facts, Step, next_step
 from worker.agent.job_records import JobRecord, JobRecords, Stage
 from worker.agent.job_relay import JobRelay, RelayTrouble, http_origin
 from worker.agent.jobs import MAX_ACCEPTS, JobDesk, JobPolicy
@@ -62,17 +62,50 @@ def test_an_open_job_is_fetched_opened_and_accepted() -> None:
 
 
 def test_nothing_is_accepted_that_costs_too_much_comes_too_late_or_is_not_ours() -> None:
-    last = DEADLINE - ACCEPT_MARGIN_SECONDS
-    assert step(record(), state(), now=last) is Step.ACCEPT
+    last, held = DEADLINE - ACCEPT_MARGIN_SECONDS, record(Stage.HELD)
+    assert step(held, state(), now=last) is Step.OFFER and step(record(), state(), now=last) is Step.ACCEPT
     for refused in (
-        step(record(), state(), now=last + 1),
-        step(record(), state(maximum_nano=501)),
-        step(record(), state(nodes=frozenset({b"x" * 32}))),
-        step(record(), state(spec=bytes(32))),
-        step(record(), state(), max_job_nano=0),
-        step(record(), state(accepted=(b"x" * 32, KEY))),
+        step(held, state(), now=last + 1),
+        step(held, state(maximum_nano=501)),
+        step(held, state(), max_job_nano=0),
+        step(held, state(), now=held.keep_until + 1),
+        *(
+            step(one, chain)
+            for one in (held, record())
+            for chain in (state(nodes=frozenset({b"x" * 32})), state(spec=bytes(32)), state(accepted=(b"x" * 32, KEY)))
+        ),
     ):
         assert refused is Step.FORGET
+
+
+def test_g3_a_signed_acceptance_is_kept_as_long_as_it_can_land() -> None:
+    """Our message may be on its way, and anybody may send it again: a job forgotten before would cost its maximum."""
+    last = DEADLINE - ACCEPT_MARGIN_SECONDS
+    for waiting in (
+        step(record(), state(), now=last + 1),
+        step(record(), state(), now=DEADLINE + ACCEPT_MARGIN_SECONDS),
+        step(record(), state(maximum_nano=501)),
+        step(record(), state(), max_job_nano=0),
+        step(record(), state(), takes_new=False),
+        step(record(), state(), key=None),
+        step(record(keep_until=NOW - 1), state(), now=last + 1),
+    ):
+        assert waiting is Step.WAIT, "not sent, not forgotten"
+    assert step(record(), state(), now=DEADLINE + ACCEPT_MARGIN_SECONDS + 1) is Step.FORGET
+    assert step(record(), state(), now=last + 1, key=b"x" * 32) is Step.FORGET, "its key signs no more"
+
+
+def test_g3_no_relayer_decides_how_long_what_is_owed_is_kept() -> None:
+    """`keep_until` is the relayer's word: a client's friend would have the node miss the job, and be slashed."""
+    over, mine, posted = {"keep_until": NOW - 1}, state(accepted=OURS), state(accepted=OURS, posted=DIGEST)
+    assert step(record(**over), state()) is Step.ACCEPT, "it is signed already"
+    assert step(record(**over), mine) is Step.RUN
+    assert step(record(**over), mine, running=True) is Step.WAIT
+    assert step(record(Stage.FINISHED, **over), mine) is Step.POST
+    assert step(record(Stage.FINISHED, **over), posted) is Step.WAIT
+    assert step(record(Stage.FINISHED, **over), posted, now=NOW + WINDOW) is Step.COLLECT
+    for early in (Stage.FETCHING, Stage.HELD):
+        assert step(record(early, **over), state()) is Step.FORGET
 
 
 def test_what_was_accepted_is_run_and_posted_in_time() -> None:
@@ -86,6 +119,8 @@ def test_what_was_accepted_is_run_and_posted_in_time() -> None:
     done = record(Stage.FINISHED)
     assert step(done, mine, now=end, key=None) is Step.POST, "a signed result needs no enclave"
     assert step(done, mine, now=end + 1) is Step.LOST
+    assert step(done, mine, now=end + LOST_SECONDS) is Step.LOST
+    assert step(done, mine, now=end + LOST_SECONDS + 1) is Step.FORGET
     # Accepted before the operator lowered what he lets a job cost: it is owed all the same.
     assert step(record(), mine, max_job_nano=0) is Step.RUN
 
@@ -97,7 +132,7 @@ def test_a_posted_result_is_delivered_and_collected() -> None:
     assert step(there, posted) is Step.WAIT
     assert step(there, posted, now=NOW + WINDOW) is Step.COLLECT
     assert step(there, posted, now=NOW + WINDOW, may_collect=False) is Step.FORGET, "not worth a message"
-    assert step(done, posted, now=NOW + 10**6 + 1) is Step.FORGET, "nobody keeps it that long"
+    assert step(done, posted, now=NOW + WINDOW) is Step.COLLECT, "also where no relayer took the result"
     assert step(done, state(accepted=OURS, posted=bytes(32))) is Step.FORGET
     assert step(done, state(accepted=(b"x" * 32, KEY), posted=DIGEST)) is Step.FORGET
 
@@ -413,10 +448,24 @@ async def test_what_the_enclave_refuses_is_forgotten_unless_it_is_only_busy(plac
     assert place.stage is None, "and not fetched again"
 
 
-async def test_an_acceptance_that_the_chain_does_not_take_is_given_up(place: Place, monkeypatch) -> None:
+async def test_an_acceptance_that_the_chain_does_not_take_is_not_sent_for_ever(place: Place, monkeypatch) -> None:
     monkeypatch.setattr("worker.agent.jobs.AGAIN_SECONDS", 0.0)
     await place.steps(12)
-    assert place.sent == [NODE] * MAX_ACCEPTS and place.stage is None
+    assert place.sent == [NODE] * MAX_ACCEPTS and place.stage == "signed", "one of them may land yet"
+    assert not any(isinstance(one, JobDrop) for one in place.enclave.got)
+    place.chain.state = state(accepted=OURS)
+    await place.steps()
+    assert place.stage == "running"
+
+
+async def test_g4_what_was_signed_for_another_life_of_the_job_is_not_sent_in_this_one(place: Place) -> None:
+    await place.steps(2)
+    place.desk.enclave_jobs.drop(JOB)
+    place.chain.state = dataclasses.replace(state(), epoch=8)
+    place.enclave.got.clear()
+    await place.steps()
+    begun = next(one for one in place.enclave.got if isinstance(one, JobBegin))
+    assert begun.epoch == 8 and place.sent == [], "opened anew, before anything is sent"
 
 
 async def test_nothing_is_fetched_that_the_chain_does_not_show_as_open_for_us(place: Place) -> None:

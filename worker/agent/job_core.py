@@ -16,6 +16,8 @@ ACCEPT_MARGIN_SECONDS = 60
 """An acceptance that is sent later than this before the deadline may arrive too late: then it is not sent."""
 POST_MARGIN_SECONDS = 300
 """Between the enclave's end of work and the end of the grace: sealing, moving and posting the result."""
+LOST_SECONDS = 3600
+"""A job that was missed stays on the list so long, for the operator to see."""
 
 
 @unique
@@ -61,11 +63,9 @@ class Facts:
 
 def next_step(record: JobRecord, facts: Facts) -> Step:
     chain = facts.chain
-    if facts.now > record.keep_until:
-        return Step.FORGET  # whatever it was, nobody waits for it any more
     if chain is None:
         # Before its birth it may still come; after it the account is gone because the job ended.
-        return Step.FORGET if record.epoch else _fetch(record)
+        return Step.FORGET if record.epoch else _fetch(record, facts)
     if chain.outcome is not None:
         return _posted(record, facts, chain)
     if chain.acceptance is not None:
@@ -73,24 +73,36 @@ def next_step(record: JobRecord, facts: Facts) -> Step:
     return _open(record, facts, chain)
 
 
-def _fetch(record: JobRecord) -> Step:
+def _is_kept(record: JobRecord, facts: Facts) -> bool:
+    """Whether the relayer still keeps it, by the relayer's own word: nothing that is owed may depend on this."""
+    return facts.now <= record.keep_until
+
+
+def _fetch(record: JobRecord, facts: Facts) -> Step:
+    if not _is_kept(record, facts):
+        return Step.FORGET
     return Step.FETCH if record.stage is Stage.FETCHING else Step.WAIT
 
 
 def _open(record: JobRecord, facts: Facts, chain: JobState) -> Step:
     config = chain.config
-    if (
-        facts.node not in config.nodes
-        or config.spec != record.parsed.hash
-        or config.maximum_nano > facts.max_job_nano
-        or facts.now > config.deadline - ACCEPT_MARGIN_SECONDS
-    ):
+    wanted = config.maximum_nano <= facts.max_job_nano and facts.now <= config.deadline - ACCEPT_MARGIN_SECONDS
+    if facts.node not in config.nodes or config.spec != record.parsed.hash:
+        return Step.FORGET
+    if record.stage is Stage.SIGNED and facts.key in (None, record.key):
+        return _signed(facts, chain, wanted)
+    if not wanted or not _is_kept(record, facts):
         return Step.FORGET
     if record.stage is Stage.FETCHING:
         return Step.FETCH
-    if facts.key is None or not facts.takes_new:
-        return Step.WAIT
-    return Step.ACCEPT if record.stage is Stage.SIGNED and record.key == facts.key else Step.OFFER
+    return Step.WAIT if facts.key is None or not facts.takes_new else Step.OFFER
+
+
+def _signed(facts: Facts, chain: JobState, wanted: bool) -> Step:
+    """An acceptance that has left may land to the deadline: our message may be on its way, and anybody may send it."""
+    if facts.now > chain.config.deadline + ACCEPT_MARGIN_SECONDS:
+        return Step.FORGET
+    return Step.ACCEPT if wanted and facts.key is not None and facts.takes_new else Step.WAIT
 
 
 def _is_ours(record: JobRecord, facts: Facts, chain: JobState) -> bool:
@@ -102,6 +114,8 @@ def _accepted(record: JobRecord, facts: Facts, chain: JobState) -> Step:
     if not _is_ours(record, facts, chain):
         return Step.FORGET
     end = chain.config.deadline + chain.config.grace
+    if facts.now > end + LOST_SECONDS:
+        return Step.FORGET
     if record.stage is Stage.FINISHED:
         return Step.POST if facts.now <= end else Step.LOST
     if facts.running:
@@ -113,10 +127,8 @@ def _posted(record: JobRecord, facts: Facts, chain: JobState) -> Step:
     outcome = chain.outcome
     if outcome is None or not _is_ours(record, facts, chain) or outcome.result != record.result:
         return Step.FORGET
-    if not record.delivered:
-        return Step.DELIVER
     payable_at = chain.payable_at
-    due = payable_at is not None and facts.now >= payable_at
-    if not due:
-        return Step.WAIT
-    return Step.COLLECT if facts.may_collect else Step.FORGET
+    if payable_at is not None and facts.now >= payable_at:
+        # Delivered or not: a relayer that takes no result must not keep the operator from his pay.
+        return Step.COLLECT if facts.may_collect else Step.FORGET
+    return Step.WAIT if record.delivered or not _is_kept(record, facts) else Step.DELIVER

@@ -127,7 +127,9 @@ class JobDesk:
     async def _advance(self, record: JobRecord, now: int) -> None:
         state = await self._view.job(record.job)
         if state is not None and record.epoch != state.epoch:
-            record = await self._change(record, epoch=state.epoch) or record
+            # What was signed for another life of its account is worth nothing in this one.
+            stage = Stage.HELD if record.stage is Stage.SIGNED else record.stage
+            record = await self._change(record, epoch=state.epoch, stage=stage) or record
         node = (await self._view.node()).state
         enclave = self._enclave()
         facts = Facts(
@@ -172,8 +174,7 @@ class JobDesk:
                 await self.enclave_jobs.start(record.job, int(time.time()) + end - now, enclave)
                 log.info("job %s runs", record.job.hex())
             case Step.ACCEPT if self._accepts[record.job] >= MAX_ACCEPTS:
-                log.warning("job %s: the chain does not take the acceptance", record.job.hex())
-                self._forget(record)
+                self._tell(record, step, "job %s: the chain does not take the acceptance; it is not sent again")
             case Step.ACCEPT:
                 body = accept_job(record.job, record.epoch, record.parsed.hash, record.key, record.acceptance)
                 await self._send(record, step, Outgoing(self._view.account, MESSAGE_NANO, body))
