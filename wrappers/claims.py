@@ -13,6 +13,7 @@ from wrappers.ops import Op
 from wrappers.receipts import Receipt
 
 MAX_CLAIM_ENTRIES = 200
+"""What an enclave signs at once. A node takes 255, as many as its transaction may send messages."""
 MAX_CLAIM_SECONDS = 120
 """A claim's `valid_until` lies at most this far in the future when it lands."""
 
@@ -61,12 +62,14 @@ def receipts_root(receipts: Sequence[Receipt]) -> bytes:
 
 
 def batch(entries: Sequence[ClaimEntry]) -> tuple[Cell, Cell]:
-    """The two parallel spines of a claim: (Entries, Roots), three entries to a cell.
-
-    Raises ValueError outside 1 to MAX_CLAIM_ENTRIES entries.
-    """
+    """`spines` of a claim to be signed. Raises ValueError outside 1 to MAX_CLAIM_ENTRIES entries."""
     if not 1 <= len(entries) <= MAX_CLAIM_ENTRIES:
         raise ValueError(f"a claim takes 1 to {MAX_CLAIM_ENTRIES} entries, got {len(entries)}; split the batch")
+    return spines(entries)
+
+
+def spines(entries: Sequence[ClaimEntry]) -> tuple[Cell, Cell]:
+    """The two parallel spines of a claim: (Entries, Roots), three entries to a cell. Raises ValueError for none."""
     entries_cell: Cell | None = None
     roots_cell: Cell | None = None
     starts = range(0, len(entries), 3)
@@ -102,8 +105,8 @@ class ClaimMessage:
         """Raises CellError for what is not a batch claim."""
         try:
             s = body.begin_parse()
-            signature, seqno, valid_until = s.load_bytes(64), s.load_uint(32), s.load_uint(32)
-            count, tokens = s.load_uint(8), s.load_uint(64)
+            signature, valid_until, count = s.load_bytes(64), s.load_uint(32), s.load_uint(8)
+            tokens, seqno = s.load_uint(64), s.load_uint(32)
             entries, roots = s.load_ref().begin_parse(), s.load_ref().begin_parse()
             items: list[ClaimEntry] = []
             while len(items) < count:
@@ -112,6 +115,8 @@ class ClaimMessage:
                 items.append(
                     ClaimEntry(entries.load_bytes(32), Entry.from_cell(entries.load_ref()), roots.load_bytes(32))
                 )
+            if not items:
+                raise CellError("it claims nothing")
         except Exception as error:  # pytoniq-core raises many unrelated types on malformed input
             raise CellError(f"not a batch claim: {error}") from error
         return cls(signature, seqno, valid_until, tokens, tuple(items))
@@ -122,8 +127,8 @@ def claim_message(
 ) -> Cell:
     """External message to `node`; `signature` is over `signed.Claim` with the hashes of `batch(entries)`."""
     entries_cell, roots_cell = batch(entries)
-    body = begin_cell().store_bytes(signature).store_uint(seqno, 32).store_uint(valid_until, 32)
-    body.store_uint(len(entries), 8).store_uint(tokens, 64).store_ref(entries_cell).store_ref(roots_cell)
+    body = begin_cell().store_bytes(signature).store_uint(valid_until, 32).store_uint(len(entries), 8)
+    body.store_uint(tokens, 64).store_uint(seqno, 32).store_ref(entries_cell).store_ref(roots_cell)
     # TL-B ext_in_msg_info$10, source addr_none, import fee 0; no StateInit; body in the root, whose bits are free.
     message = begin_cell().store_uint(0b10, 2).store_uint(0, 2).store_address(address_of(node)).store_coins(0)
     return message.store_bit(0).store_bit(0).store_cell(body.end_cell()).end_cell()

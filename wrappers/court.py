@@ -95,9 +95,9 @@ class ClaimedReceipt:
     """`receipt_proof` of that entry's receipts."""
 
     def to_cell(self) -> Cell:
-        cell = begin_cell().store_bit(1).store_bytes(self.signature).store_uint(self.seqno, 32)
+        cell = begin_cell().store_bit(1).store_bytes(self.signature).store_bytes(self.entries)
         cell.store_uint(self.valid_until, 32).store_uint(self.count, 8).store_uint(self.tokens, 64)
-        cell.store_bytes(self.entries).store_uint(self.index, 8)
+        cell.store_uint(self.seqno, 32).store_uint(self.index, 8)
         return cell.store_ref(self.roots).store_ref(self.proof).end_cell()
 
 

@@ -30,7 +30,6 @@ class ContractError(IntEnum):
     WRONG_SEQNO = 400
     WRONG_TIME = 401
     KEY_ENDED = 402
-    WRONG_COUNT = 403
     LOW_RESERVE = 404
     WRONG_EPOCH = 405
     OLD_VERDICT = 406
@@ -133,7 +132,6 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.KEY_ENDED: Explanation(
         "the key's claim window is over, or the node never had the key", "claim within the window"
     ),
-    _E.WRONG_COUNT: Explanation("a claim takes 1 to 200 entries", "split the batch"),
     _E.LOW_RESERVE: Explanation(
         "the node's gas reserve does not cover the claim", "claim fewer entries, or send the node some TON"
     ),

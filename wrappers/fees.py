@@ -76,11 +76,11 @@ class Fees:
 
     def settle_need(self) -> int:
         """What must arrive with `settle`."""
-        return self.prices.gas(Gas.SETTLE) + self.paid_value()
+        return self.prices.gas(Gas.SETTLE + Gas.PAID) + self.prices.forward(1, Size.PAID_BITS)
 
     def settle_value(self) -> int:
         """What a node sends with `settle`; what is not used rides back with the payment."""
-        return self.settle_need() + self.prices.forward(1, Size.ENTRY_BITS)
+        return self.prices.gas(Gas.SETTLE + Gas.PAID) + 2 * self.prices.forward(1, Size.ENTRY_BITS)
 
     def claim_need(self, count: int) -> int:
         """What a node must hold above stake and rent reserve to be allowed a batch claim of `count` entries."""

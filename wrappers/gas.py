@@ -17,11 +17,11 @@ class Gas:
     GOVERN: Final = 28500
     VERDICT: Final = 46500
     NODE_INIT: Final = 6300
-    PAID: Final = 4900
+    PAID: Final = 4300
     TOP_UP_STAKE: Final = 10400
     COLLECT: Final = 9300
-    CLAIM: Final = 4050
-    CLAIM_ENTRY: Final = 1650
+    CLAIM: Final = 3600
+    CLAIM_ENTRY: Final = 1550
     CLAIM_RECEIPT: Final = 10000
     ESCROW_INIT: Final = 7750
     SETTLE: Final = 31000
@@ -86,7 +86,7 @@ class Size:
     VERDICT_BITS: Final = 1416
     JOB_DATA_CELLS: Final = 5
     JOB_DATA_BITS: Final = 3200
-    PAID_BITS: Final = 484
+    PAID_BITS: Final = 425
     SLASH_BITS: Final = 1368
     MISSED_BITS: Final = 1276
     PROGRAM_CELLS: Final = 64

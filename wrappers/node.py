@@ -184,15 +184,17 @@ class NodeState:
         life.store_uint(self.epoch, 64).store_bytes(self.attestation).store_uint(self.unbonding, 32)
         life.store_uint(self.claim_window, 32).store_uint(self.challenge_window, 32)
         static = begin_cell().store_uint(0x008A, 16).store_bytes(self.registry).store_uint(1, 7)
-        static.store_bytes(self.stub_prefix).store_coins(self.gas_level_nano).store_coins(self.payout_threshold_nano)
+        static.store_bytes(self.stub_prefix)
+        static.store_coins(self.gas_level_nano + self.payout_threshold_nano).store_coins(self.gas_level_nano)
         static.store_coins(self.rent_reserve_nano).store_ref(life.end_cell())
         identity = None
         if self.measurement is not None and self.platform is not None:
             identity = identity_cell(self.measurement, self.platform)
-        root = begin_cell().store_uint(self.seqno, 32).store_uint(self.tokens, 64).store_bytes(self.node_id)
+        root = begin_cell().store_uint(self.stake_nano + self.rent_reserve_nano, 64)
+        root.store_uint(self.earned_nano, 64).store_uint(self.requests, 40)
+        root.store_uint(self.tokens, 64).store_uint(self.seqno, 32).store_bytes(self.node_id)
         root.store_bytes(self.signing_key or NO_KEY).store_bit(int(self.acked_only)).store_uint(self.claims_until, 32)
-        root.store_coins(self.stake_nano + self.rent_reserve_nano).store_coins(self.earned_nano)
-        root.store_uint(self.requests, 64).store_ref(static.end_cell()).store_ref(self.config.to_cell())
+        root.store_ref(static.end_cell()).store_ref(self.config.to_cell())
         root.store_uint(self.unbond_at, 32).store_uint(self.block_seqno, 32).store_uint(self.tier, 8)
         root.store_uint(len(self.retired), 8).store_dict(ids_cell(self.retired, _retired_cell))
         root.store_maybe_ref(identity)
@@ -211,15 +213,15 @@ class NodeState:
     @classmethod
     def _parse(cls, data: Cell) -> Self:
         s = data.begin_parse()
-        seqno, tokens, id_, key, acked_only, claims_until = (
-            s.load_uint(32),
+        locked, earned, requests = s.load_uint(64), s.load_uint(64), s.load_uint(40)
+        tokens, seqno, id_, key, acked_only, claims_until = (
             s.load_uint(64),
+            s.load_uint(32),
             s.load_bytes(32),
             s.load_bytes(32),
             bool(s.load_bit()),
             s.load_uint(32),
         )
-        locked, earned, requests = s.load_coins() or 0, s.load_coins() or 0, s.load_uint(64)
         static, config = s.load_ref(), NodeConfig.from_cell(s.load_ref())
         unbond_at, block_seqno, tier = s.load_uint(32), s.load_uint(32), s.load_uint(8)
         count, retired = s.load_uint(8), load_ids(s, _load_retired)
@@ -229,7 +231,7 @@ class NodeState:
             raise CellError("the sibling prefix is missing")
         registry = t.load_bytes(32)
         t.skip_bits(7)
-        stub_prefix, gas_level, threshold, rent = (
+        stub_prefix, forward_above, gas_level, rent = (
             t.load_bytes(39),
             t.load_coins() or 0,
             t.load_coins() or 0,
@@ -271,7 +273,7 @@ class NodeState:
             registry=registry,
             stub_prefix=stub_prefix,
             gas_level_nano=gas_level,
-            payout_threshold_nano=threshold,
+            payout_threshold_nano=forward_above - gas_level,
             rent_reserve_nano=rent,
             court=court,
             owner=owner,
@@ -286,5 +288,5 @@ class NodeState:
 
 def paid(kind: int, owner: bytes, index: int, amount_nano: int, requests: int) -> Cell:
     """Body from an escrow (kind 2) or a job (kind 3) of that owner and index: what its value pays for."""
-    body = begin_cell().store_uint(Op.PAID, 32).store_uint(kind, 8).store_bytes(owner).store_uint(index, 32)
-    return body.store_coins(amount_nano).store_uint(requests, 32).end_cell()
+    body = begin_cell().store_uint(Op.PAID, 32).store_uint(amount_nano, 64).store_uint(requests, 40)
+    return body.store_bit(kind & 1).store_bytes(owner).store_uint(index, 32).end_cell()

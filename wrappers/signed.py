@@ -77,9 +77,9 @@ class Claim:
     roots: bytes
 
     def to_cell(self) -> Cell:
-        cell = begin_cell().store_uint(Tag.CLAIM, 32).store_bytes(self.node).store_uint(self.seqno, 32)
-        cell.store_uint(self.valid_until, 32).store_uint(self.count, 8).store_uint(self.tokens, 64)
-        return cell.store_bytes(self.entries).store_bytes(self.roots).end_cell()
+        cell = begin_cell().store_uint(Tag.CLAIM, 32).store_bytes(self.node).store_bytes(self.roots)
+        cell.store_bytes(self.entries).store_uint(self.valid_until, 32).store_uint(self.count, 8)
+        return cell.store_uint(self.tokens, 64).store_uint(self.seqno, 32).end_cell()
 
 
 @dataclass(frozen=True, slots=True)

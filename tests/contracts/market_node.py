@@ -8,7 +8,7 @@ from market_model import BAD_SIGNATURE, LOW_VALUE, NOT_ALLOWED, UNKNOWN_OP, Arri
 from pytoniq_core import Slice, begin_cell
 
 from wrappers.addresses import Kind, child_address
-from wrappers.claims import ClaimMessage, Entry, batch
+from wrappers.claims import ClaimMessage, Entry, spines
 from wrappers.code import Contract, rare_program
 from wrappers.gas import TEN_YEARS, Gas, Size
 from wrappers.job import accepted
@@ -19,7 +19,7 @@ from wrappers.receipts import Receipt, Terms
 from wrappers.signed import Acceptance, Claim, KeyConsent, Notary, allotment_id, job_id, node_id, verify
 from wrappers.verdicts import VerdictBody
 
-WRONG_SEQNO, WRONG_TIME, KEY_ENDED, WRONG_COUNT, LOW_RESERVE, WRONG_EPOCH, OLD_VERDICT = range(400, 407)
+WRONG_SEQNO, WRONG_TIME, KEY_ENDED, _, LOW_RESERVE, WRONG_EPOCH, OLD_VERDICT = range(400, 407)
 UNBONDING, TOO_MANY_KEYS, WRONG_RECEIPT, NOT_GENUINE, NOTHING_TO_COLLECT, TOO_EARLY = range(407, 413)
 NO_CONSENT, WRONG_PLATFORM, DEAD_KEY, NOT_SERVING, TOO_MANY_OFFERS, NO_OFFER = range(413, 419)
 BAD_TERMS = 203
@@ -81,12 +81,11 @@ def locked(state: NodeState) -> int:
 def claim(state: NodeState, a: Arrival) -> Outcome:
     """A batch, which comes from outside."""
     message = ClaimMessage.from_cell(a.body)
-    count = a.body.begin_parse().skip_bits(512 + 64).load_uint(8)
+    count = a.body.begin_parse().skip_bits(512 + 32).load_uint(8)
     require(message.seqno == state.seqno, WRONG_SEQNO)
     require(a.now <= state.claims_until, KEY_ENDED)
     require(a.now < message.valid_until <= a.now + 120, WRONG_TIME)
-    require(0 < count <= 200, WRONG_COUNT)
-    entries, roots = batch(message.entries)
+    entries, roots = spines(message.entries)
     signed = Claim(
         state.node_id,
         message.seqno,
@@ -132,10 +131,9 @@ def step(state: NodeState, a: Arrival) -> Outcome:
 
 
 def _paid(state: NodeState, a: Arrival, s: Slice) -> Outcome:
-    kind, owner, index = s.load_uint(8), s.load_bytes(32), s.load_uint(32)
-    genuine = kind in (2, 3) and a.sender == child_address(state.registry, Kind(kind), owner, index)
-    require(genuine, NOT_GENUINE)
-    amount, requests = s.load_coins() or 0, s.load_uint(32)
+    amount, requests = s.load_uint(64), s.load_uint(40)
+    kind, owner, index = Kind.JOB if s.load_bit() else Kind.ESCROW, s.load_bytes(32), s.load_uint(32)
+    require(a.sender == child_address(state.registry, kind, owner, index), NOT_GENUINE)
     after = replace(state, earned_nano=state.earned_nano + amount, requests=state.requests + requests)
     keep = locked(state) + state.gas_level_nano
     forwarded = a.base + a.value > keep + state.payout_threshold_nano and a.all_kept > keep

@@ -43,8 +43,8 @@ def test_g10_a_claim_with_anything_more_than_what_is_signed_is_refused(world: Wo
     entries, roots = claims.batch(one(world, pair))
     until = world.ledger.now + 60
     claim = Claim(world.node(pair.node).node_id, 0, until, 1, 0, bytes(entries.hash), bytes(roots.hash))
-    body = begin_cell().store_bytes(sign(claim, world.enclave_key)).store_uint(0, 32).store_uint(until, 32)
-    body.store_uint(1, 8).store_uint(0, 64).store_ref(entries).store_ref(roots)
+    body = begin_cell().store_bytes(sign(claim, world.enclave_key)).store_uint(until, 32).store_uint(1, 8)
+    body.store_uint(0, 64).store_uint(0, 32).store_ref(entries).store_ref(roots)
     head = begin_cell().store_uint(0b1000, 4).store_address(address_of(pair.node)).store_coins(0).store_uint(0b01, 2)
     for extra in (body.end_cell(), longer(body.end_cell())):
         message = begin_cell().store_cell(head.end_cell()).store_ref(extra).end_cell()

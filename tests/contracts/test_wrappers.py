@@ -61,8 +61,9 @@ def nodes(draw: st.DrawFn) -> node.NodeState:
     window = draw(st.integers(0, 1 << 30))
     return node.NodeState(
         seqno=draw(U32), tokens=draw(U64), node_id=draw(IDS), signing_key=key,
-        claims_until=draw(TIMES) + window if key else 0, stake_nano=draw(COINS), requests=draw(U64),
-        earned_nano=draw(COINS), unbond_at=draw(U32), block_seqno=draw(U32), tier=draw(st.integers(0, 255)),
+        claims_until=draw(TIMES) + window if key else 0, stake_nano=draw(COINS),
+        requests=draw(st.integers(0, (1 << 40) - 1)), earned_nano=draw(COINS), unbond_at=draw(U32),
+        block_seqno=draw(U32), tier=draw(st.integers(0, 255)),
         retired=draw(st.dictionaries(NAMED, st.builds(node.RetiredKey, U32, st.booleans(), IDS), max_size=4)),
         acked_only=draw(st.booleans()), extras=draw(st.none() | extras()),
         measurement=identity[0] if identity else None, platform=identity[1] if identity else None,

@@ -56,11 +56,6 @@ def payment(message: Message) -> Payment | None:
         s = message.body.begin_parse()
         if message.bounced or message.external or len(message.body.bits) < 32 or s.load_uint(32) != Op.PAID:
             return None
-        s.skip_bits(PAID_WHO_BITS)
-        return Payment(s.load_coins() or 0, s.load_uint(32))
+        return Payment(s.load_uint(64), s.load_uint(40))
     except Exception:  # pytoniq-core raises many unrelated types on malformed input
         return None
-
-
-PAID_WHO_BITS = 8 + 256 + 32
-"""kind owner index."""

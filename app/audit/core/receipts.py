@@ -18,7 +18,7 @@ from protocol.pricing import charge
 from protocol.receipts import IssuedReceipt, usage_of
 from wrappers import court
 from wrappers.cells import CellError, from_boc
-from wrappers.claims import ClaimMessage, batch, receipts_root
+from wrappers.claims import ClaimMessage, receipts_root, spines
 from wrappers.code import Contract, rare_program
 from wrappers.court import Accused, Place, SignedReceipt
 from wrappers.fees import Fees
@@ -184,7 +184,7 @@ def _claims(facts: Facts, key: bytes, life: bytes) -> Iterator[ClaimMessage]:
             claim = ClaimMessage.from_cell(one.in_msg.body)
         except CellError:
             continue
-        entries, roots = batch(claim.entries)
+        entries, roots = spines(claim.entries)
         header = Claim(life, claim.seqno, claim.valid_until, len(claim.entries), claim.tokens, entries.hash, roots.hash)
         if verify(header, claim.signature, key):
             yield claim
