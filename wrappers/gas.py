@@ -16,7 +16,7 @@ class Gas:
     GOVERNED: Final = 20000
     GOVERN: Final = 28500
     VERDICT: Final = 46500
-    NODE_INIT: Final = 6300
+    NODE_INIT: Final = 5800
     PAID: Final = 4300
     TOP_UP_STAKE: Final = 10400
     COLLECT: Final = 9300
