@@ -15,7 +15,7 @@ from chain.mnemonic import MnemonicError
 from worker.agent.config import load
 from worker.agent.control import AlreadyRunning
 from worker.agent.enclave_process import EnclaveGone
-from worker.agent.releases import KeyFileError
+from worker.agent.release_keys import KeyFileError
 from worker.agent.run import run as run_agent
 from worker.agent.store import StoreError
 

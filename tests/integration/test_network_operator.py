@@ -17,6 +17,7 @@ from chain.wallet import Wallet
 from client import control as client_control
 from client.errors import ClientError
 from client.sdk import RefusedNode
+from protocol.link_messages import ReleaseRequest
 from worker.agent import control
 from worker.agent.config import load
 from worker.agent.operations import OperationRefused, Operator
@@ -24,6 +25,7 @@ from worker.agent.run import ground
 from worker.agent.settings import Role, Settings, offered
 from wrappers import node_rare
 from wrappers.rows import KeyRow
+from wrappers.signed import Release, verify
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(170)]
 
@@ -141,6 +143,48 @@ async def test_g4_rotated_keys_lose_no_receipt(net: Any, operator: Operator, ask
         client.directory.forget()
         await ask_node(client, "Under the new key?")
     assert "unknown request" in (await control.ask(operator.config.control_socket, {"do": "nonsense"}))["error"]
+
+
+async def test_g3_another_release_key_serves_new_rows_and_still_releases_old_ones(
+    net: Any, operator: Operator, ask_node: Ask
+) -> None:
+    settings = Settings(operator)
+    async with net.client("early") as early, net.client("late", allotted_nano=0) as late:
+        await ask_node(early, "Under the old release key?")
+        held = await settings.release_key()
+        done = await settings.new_release_key()
+        assert held["held"] and done["old_key"] == held["release_key"] != done["release_key"]
+        assert (await net.node_state()).release_key.hex() == done["release_key"]
+        assert await settings.release_key() == {**held, "release_key": done["release_key"]}
+        # The agent that runs signs with it: relayers that come back know it, and so does the next enclave.
+        await net.kill("relayer")
+        await net.start_relayer()
+        before = await net.serving()
+        with pytest.raises(ClientError, match="another release key"):
+            await ask_node(early, "Served still?")
+        escrow = (await early.balance()).escrow
+        await net.settle()
+        owed = early.store.accounts()[0][1].acked_nano
+        row = await net.wait_paid(escrow, owed)
+        release = ReleaseRequest.sign(
+            early._home.known_voucher_key(0),
+            network=early.settings.facts.network_id,
+            escrow=escrow,
+            node=net.node,
+            allotment=row.allotment,
+            row_seqno=row.seqno,
+            allotted_nano=row.paid_nano,
+            expires_at=(await early.view.head()).now + 300,
+        )
+        signature = await early.link.release(release)
+        assert verify(Release(row.allotment, row.seqno, row.paid_nano), signature, bytes.fromhex(held["release_key"]))
+        late.directory.forget()
+        await late.allot(net.node, TON)
+        await ask_node(late, "Under the new release key?")
+        await settings.rotate(lambda text: None)
+        await net.serving(before)
+        late.directory.forget()
+        await ask_node(late, "Under a new enclave key that the new release key consented to?")
 
 
 async def test_g10_control_is_handed_over_in_two_steps_and_back(net: Any, operator: Operator) -> None:

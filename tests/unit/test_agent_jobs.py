@@ -484,7 +484,7 @@ def test_the_relayers_jobs_are_where_its_link_is() -> None:
 
 
 async def test_g18_an_answer_nested_beyond_reading_is_a_relayers_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
-    relay = JobRelay("http://relayer", network=b"N" * 32, node=NODE, release_key=Ed25519PrivateKey.generate())
+    relay = JobRelay("http://relayer", network=b"N" * 32, node=NODE, signer=Ed25519PrivateKey.generate())
 
     async def ask(*_: object, **__: object) -> bytes:
         return b"[" * 2000 + b"]" * 2000

@@ -21,7 +21,7 @@ from worker.agent.duty import Duty
 from worker.agent.enclave_process import Enclave, EnclaveGone
 from worker.agent.keeper import Keeper
 from worker.agent.relayer_link import NodeIdentity, RelayerLink
-from worker.agent.releases import KeyFileError
+from worker.agent.release_keys import KeyFileError
 from worker.agent.rounds import attempt, over_and_over
 from worker.agent.service import Service
 from worker.agent.store import StoreError

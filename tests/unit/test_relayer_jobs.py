@@ -88,7 +88,7 @@ async def house(tmp_path):
 
 
 def agent(house, key=RELEASE, node=NODE) -> JobRelay:
-    return JobRelay(house.origin, network=NETWORK, node=node, release_key=key)
+    return JobRelay(house.origin, network=NETWORK, node=node, signer=key)
 
 
 async def whole_input(relay: JobRelay) -> bytes:

@@ -50,6 +50,11 @@ def ask(allotted: int) -> ReleaseRequest:
     )
 
 
+class AnyKey:
+    def holding(self, public: bytes) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.generate()
+
+
 class SlowDisk:
     """The house's journal, whose writes wait for `gate`."""
 
@@ -74,7 +79,7 @@ async def test_g4_a_refused_ask_lets_nothing_in_under_a_row_that_is_being_releas
 
     house.view.head = head
     disk = SlowDisk(house.journal)
-    releases = Releases(disk, house.view, house.desk, Ed25519PrivateKey.generate(), claim)
+    releases = Releases(disk, house.view, house.desk, AnyKey(), claim)
     signing = asyncio.create_task(releases.sign(ask(0)))
     await asyncio.wait_for(disk.writing.wait(), 5)
     refused = asyncio.create_task(releases.sign(ask(5000)))  # over what is allotted

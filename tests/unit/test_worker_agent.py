@@ -25,7 +25,7 @@ from worker.agent.command import config_path
 from worker.agent.enclave_process import EnclaveGone
 from worker.agent.gate import Facts, refusal
 from worker.agent.keeper import Keeper
-from worker.agent.releases import KeyFileError, create_release_key, load_release_key
+from worker.agent.release_keys import KeyFileError, create_release_key, load_release_key
 from worker.agent.store import Account
 from worker.fields import LinkError
 from worker.link import FROM_AGENT, FROM_ENCLAVE, Link, LinkClosed, decode, encode

@@ -12,8 +12,6 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from attestation.collateral import AnyCollateral, Collateral
 from attestation.collateral import parse as parse_collateral
 from attestation.evidence import Evidence
@@ -29,6 +27,7 @@ from chain.api import ChainError
 from chain.wait import until
 from chain.wallet import Wallet
 from worker.agent.enclave_process import Enclave
+from worker.agent.release_keys import ReleaseKeys
 from worker.agent.rounds import tell
 from worker.agent.view import ChainView
 from worker.agent.vouching import Vouching
@@ -52,7 +51,7 @@ class Attesting:
 
     view: ChainView
     wallet: Wallet | None
-    release_key: Ed25519PrivateKey
+    keys: ReleaseKeys
     """Consents to the enclave's key: a node takes none that its operator did not sign for."""
     collateral_file: Path | None
     source: CollateralSource | None = None
@@ -89,7 +88,7 @@ class Attesting:
         document = {"evidence": json.loads(evidence.to_json()), "collateral": json.loads(collateral.to_json())}
         if evidence.gpu_evidence:
             document["gpu_collateral"] = json.loads(await asyncio.to_thread(self._gpu_collateral))
-        consent = sign(KeyConsent(node.node_id, enclave.key), self.release_key)
+        consent = sign(KeyConsent(node.node_id, enclave.key), self.keys.current)
         if isinstance(collateral, AmdCollateral):
             await self._vouching(self.wallet).vouched(evidence, collateral, consent)
         else:

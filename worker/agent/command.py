@@ -15,7 +15,7 @@ from chain.api import ChainError
 from chain.mnemonic import MnemonicError
 from worker.agent.config import ConfigError, load
 from worker.agent.operations import OperationRefused, Operator
-from worker.agent.releases import KeyFileError
+from worker.agent.release_keys import KeyFileError
 from worker.agent.run import ground
 from worker.agent.store import StoreError
 from worker.agent.view import NodeMissing

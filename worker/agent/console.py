@@ -14,6 +14,7 @@ from worker.agent.enclave_process import EnclaveGone
 from worker.agent.jobs import JobDesk
 from worker.agent.keeper import TROUBLE, Keeper
 from worker.agent.relayer_link import RelayerLink
+from worker.agent.release_keys import KeyFileError
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,10 @@ class Console:
     links: Sequence[RelayerLink]
 
     async def control(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """`ping`; `status`, `prices`: what only the running agent knows; `settle`: claim everything now; `rotate`."""
+        """`ping`; `status`, `prices`: what only the running agent knows; `settle`: claim everything now; `rotate`.
+
+        `release-key`: sign with the one that the chain shows.
+        """
         match request.get("do"):
             case "ping":
                 return {"running": True}
@@ -44,7 +48,9 @@ class Console:
                 return {"prices": [{"name": one.name, "terms": one.terms.hex()} for one in models]}
             case "rotate":
                 return await self._rotate()
-        return {"error": "unknown request; known are ping, status, prices, settle, rotate"}
+            case "release-key":
+                return await self._release_key()
+        return {"error": "unknown request; known are ping, status, prices, settle, rotate, release-key"}
 
     def _status(self) -> dict[str, Any]:
         enclave = self.keeper.enclave
@@ -63,6 +69,12 @@ class Console:
                 for link in self.links
             ],
         }
+
+    async def _release_key(self) -> dict[str, Any]:
+        try:
+            return {"release_key": (await self.keeper.adopt_release_key()).hex()}
+        except (*TROUBLE, KeyFileError) as error:
+            return {"error": str(error)}
 
     async def _rotate(self) -> dict[str, Any]:
         """Ends the enclave when it has answered what it began. The next one, started at once, has a key of its own."""

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol import strict_json
 from protocol.errors import ProtocolError
 from protocol.job_link import MAX_ENTRY_BYTES, PATH, PIECE_BYTES, Entry, node_request
 from protocol.link import BadMessage, number
+from worker.agent.release_keys import Signer
 
 TIMEOUT_SECONDS = 60.0
 MAX_ENTRIES = 64
@@ -39,13 +39,13 @@ class JobRelay:
         *,
         network: bytes,
         node: bytes,
-        release_key: Ed25519PrivateKey,
+        signer: Signer,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.origin = origin
         self._network = network
         self._node = node
-        self._release_key = release_key
+        self._signer = signer
         self._clock = clock
 
     async def entries(self) -> tuple[Entry, ...]:
@@ -89,7 +89,7 @@ class JobRelay:
         headers: dict[str, Any] = {
             "Cocoon-Node": self._node.hex(),
             "Cocoon-Time": str(at),
-            "Cocoon-Signature": self._release_key.sign(signed).hex(),
+            "Cocoon-Signature": self._signer.sign(signed).hex(),
         }
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         try:

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from attestation.verifier import EvidenceRefused, NotAttested
 from chain.api import ChainError
 from chain.wait import WaitTimeout
@@ -21,7 +19,7 @@ from worker.agent.direct import Direct
 from worker.agent.enclave_process import Enclave, EnclaveGone, EnclaveRefused
 from worker.agent.front import offer_of
 from worker.agent.job_enclave import EnclaveJobs
-from worker.agent.releases import KeyFileError, public_bytes
+from worker.agent.release_keys import KeyFileError, ReleaseKeys
 from worker.agent.rounds import tell
 from worker.agent.store import StoreError
 from worker.agent.view import ChainView, NodeMissing
@@ -43,7 +41,7 @@ class Keeper:
         self,
         config: AgentConfig,
         view: ChainView,
-        release_key: Ed25519PrivateKey,
+        keys: ReleaseKeys,
         attesting: Attesting,
         desk: Desk,
         *,
@@ -55,7 +53,7 @@ class Keeper:
         """Set while the chain shows the running enclave's key."""
         self._config = config
         self._view = view
-        self._release_key = release_key
+        self._keys = keys
         self._attesting = attesting
         self._desk = desk
         self._offer_changed = offer_changed
@@ -74,6 +72,13 @@ class Keeper:
         if self.enclave is None or self._evidence is None or not self.enclave.sealing:
             return None
         return offer_of(self._view, self.enclave, self._node_epoch, self._evidence)
+
+    async def adopt_release_key(self) -> bytes:
+        """The release key on chain; this agent signs with it now. Raises KeyFileError, NodeMissing, ChainError."""
+        state = (await self._view.node(fresh=True)).state
+        if not await asyncio.to_thread(self._keys.adopt, state.release_key):
+            raise KeyFileError(f"{self._config.release_key} is not the node's release key, nor is its `.next` file")
+        return state.release_key
 
     async def run(self, jobs: EnclaveJobs, direct: Direct | None) -> None:
         """Until cancelled. Raises KeyFileError, EnclaveGone where none ever ran: trying again would only hide why."""
@@ -129,7 +134,7 @@ class Keeper:
     async def _node(self) -> tuple[int, int]:
         """(epoch, tokens) of the node that the enclave is to serve. Raises KeyFileError, NodeMissing, ChainError."""
         state = (await self._view.node(fresh=True)).state
-        if state.release_key != public_bytes(self._release_key):
+        if not await asyncio.to_thread(self._keys.adopt, state.release_key):
             raise KeyFileError(
                 f"{self._config.release_key} is not the release key of node {self._view.account.hex()};"
                 " restore that file"

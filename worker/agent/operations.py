@@ -16,7 +16,7 @@ from worker.agent.claims import Claims, Policy
 from worker.agent.config import AgentConfig
 from worker.agent.duty import committee_state
 from worker.agent.journal import Journal
-from worker.agent.releases import create_release_key, load_release_key, public_bytes
+from worker.agent.release_keys import create_release_key, load_release_key, public_bytes
 from worker.agent.run import Ground
 from worker.agent.store import Account, Store
 from worker.agent.view import ChainView, NodeMissing, NodeView

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import aiohttp
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol import link
 from protocol.link import BadMessage, Kind, LinkCode, Reason
 from protocol.link_messages import Challenge, Hello, OfferAnswer, OutgoingClaim, ReceiptFrame
 from worker.agent import questions
 from worker.agent.paced_stream import PacedStream
+from worker.agent.release_keys import Signer
 from worker.agent.rounds import tell
 from worker.agent.streams import Answering, Sink
 
@@ -64,13 +64,13 @@ class _Closed(Exception):
 class RelayerLink:
     """Keeps the link up until cancelled: dials, proves who it is, serves, redials."""
 
-    def __init__(self, url: str, identity: NodeIdentity, release_key: Ed25519PrivateKey, agent: Agent) -> None:
+    def __init__(self, url: str, identity: NodeIdentity, signer: Signer, agent: Agent) -> None:
         self.origin = link.origin_of(url)
         self.connected = False
         self.problem: Reason | None = None
         """Why the relayer does not list this node, in its own words; None while it does."""
         self._identity = identity
-        self._release_key = release_key
+        self._signer = signer
         self._agent = agent
         self._url = url.rstrip("/") + link.PATH
         self._queue: asyncio.Queue[bytes] = asyncio.Queue()
@@ -185,7 +185,7 @@ class RelayerLink:
                 raise _Closed(link.Close.NODE_REFUSED, f"{reason.cause}; {reason.cure}")
             hello = Hello(
                 me.node,
-                self._release_key.sign(challenge.signed_bytes(me.node, self.origin)),
+                self._signer.sign(challenge.signed_bytes(me.node, self.origin)),
                 me.max_in_flight,
                 SOFTWARE,
                 self._agent.offer(),

@@ -6,12 +6,8 @@ A release is written down before it leaves: under the row as it stands nothing i
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chain.api import ChainError
 from protocol.errors import Code
@@ -20,55 +16,11 @@ from protocol.link_messages import ReleaseRequest
 from worker.agent.desk import Desk
 from worker.agent.journal import Journal
 from worker.agent.questions import Refusal
+from worker.agent.release_keys import ReleaseKeys
 from worker.agent.store import SignedRelease, Store, StoreError
 from worker.agent.view import ChainView
 from wrappers.rows import Row
 from wrappers.signed import Release, sign
-
-_SEED_BYTES = 32
-
-
-class KeyFileError(Exception):
-    """The release key's file is missing, readable by others, or damaged. Names the file and the cure."""
-
-
-def load_release_key(path: Path) -> Ed25519PrivateKey:
-    """From a file of 64 hex digits with mode 0600. Raises KeyFileError."""
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="ascii").strip()
-        seed = bytes.fromhex(text)
-    except OSError as error:
-        raise KeyFileError(
-            f"cannot read the release key {path}: {error.strerror}. `cocoon node open` makes it"
-        ) from error
-    except ValueError:
-        seed = b""
-        mode = 0
-    if mode & 0o077:
-        raise KeyFileError(f"{path} can be read by others; run: chmod 600 {path}")
-    if len(seed) != _SEED_BYTES:
-        raise KeyFileError(f"{path} is not a release key (64 hex digits); restore it from your copy")
-    return Ed25519PrivateKey.from_private_bytes(seed)
-
-
-def create_release_key(path: Path) -> Ed25519PrivateKey:
-    """A new key in a new file. Never overwrites: rows name the key, and only it can release them."""
-    key = Ed25519PrivateKey.generate()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise KeyFileError(f"cannot make the release key {path}: {error.strerror}") from error
-    with os.fdopen(handle, "w") as file:
-        file.write(key.private_bytes_raw().hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return key
-
-
-def public_bytes(key: Ed25519PrivateKey) -> bytes:
-    return key.public_key().public_bytes_raw()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +28,7 @@ class Releases:
     journal: Journal
     view: ChainView
     desk: Desk
-    key: Ed25519PrivateKey
+    keys: ReleaseKeys
     claim: Callable[[], Awaitable[None]]
     """Starts to claim what is owed."""
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -138,7 +90,13 @@ class Releases:
             raise Refusal(LinkCode.WRONG_ROW, f"{row.paid_nano} nanoTON are paid already", "ask for at least that much")
         if ask.allotted_nano > row.allotted_nano:
             raise Refusal(LinkCode.WRONG_ROW, f"only {row.allotted_nano} nanoTON are allotted", "ask for no more")
-        signature = sign(Release(ask.allotment, ask.row_seqno, ask.allotted_nano), self.key)
+        # The row's own key: it froze the one that the node had when it was allotted.
+        key = await asyncio.to_thread(self.keys.holding, row.terms.release_key)
+        if key is None:
+            raise Refusal(
+                LinkCode.WRONG_ROW, "the row names a release key that is not here", "wait for its close timer"
+            )
+        signature = sign(Release(ask.allotment, ask.row_seqno, ask.allotted_nano), key)
         release = SignedRelease(ask.allotted_nano, signature)
 
         def write(store: Store) -> None:

@@ -15,7 +15,7 @@ from chain.quorum import Quorum
 from chain.wallet import Wallet
 from worker.agent import control
 from worker.agent.config import AgentConfig
-from worker.agent.releases import load_release_key
+from worker.agent.release_keys import ReleaseKeys
 from worker.agent.service import Service
 from wrappers.addresses import Kind, child_address
 from wrappers.signed import network_id
@@ -60,8 +60,8 @@ async def run(config: AgentConfig, announce: Callable[[str], None]) -> None:
 
 async def _run(config: AgentConfig, announce: Callable[[str], None]) -> None:
     base = ground(config)
-    release_key = await asyncio.to_thread(load_release_key, config.release_key)
-    service = Service(config, base.chain, base.network, base.node, release_key, base.wallet)
+    keys = await asyncio.to_thread(ReleaseKeys, config.release_key)
+    service = Service(config, base.chain, base.network, base.node, keys, base.wallet)
     try:
         server = await control.serve(config.control_socket, service.console.control)
     except BaseException:

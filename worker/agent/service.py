@@ -10,8 +10,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from attestation.source import CollateralSource
 from chain.api import Chain
 from chain.wallet import Wallet
@@ -31,6 +29,7 @@ from worker.agent.jobs import JobDesk, JobPolicy
 from worker.agent.journal import Journal
 from worker.agent.keeper import TROUBLE, Keeper
 from worker.agent.relayer_link import NodeIdentity, RelayerLink
+from worker.agent.release_keys import ReleaseKeys
 from worker.agent.releases import Releases
 from worker.agent.rounds import attempt, every, over_and_over, tell
 from worker.agent.store import StoreError
@@ -50,7 +49,7 @@ class Service:
         chain: Chain,
         network: bytes,
         node: bytes,
-        release_key: Ed25519PrivateKey,
+        keys: ReleaseKeys,
         wallet: Wallet | None,
         *,
         clock: Callable[[], float] = time.time,
@@ -68,7 +67,7 @@ class Service:
         url = config.collateral_url
         source = CollateralSource(url, config.data_dir / "collateral") if url else None
         attesting = Attesting(
-            self.view, wallet, release_key, config.collateral_file, source, config.gpu_manifests, config.committee
+            self.view, wallet, keys, config.collateral_file, source, config.gpu_manifests, config.committee
         )
         self._work = asyncio.Event()
         self._spawned: set[asyncio.Task[None]] = set()
@@ -76,7 +75,7 @@ class Service:
         self.keeper = Keeper(
             config,
             self.view,
-            release_key,
+            keys,
             attesting,
             self.desk,
             offer_changed=self._offer_changed,
@@ -84,16 +83,14 @@ class Service:
         )
         policy = Policy(config.claim_amount_nano, config.claim_age_seconds, config.receipt_claim_nano)
         self.claims = Claims(self.journal, self.view, policy, wallet, lambda: self.keeper.enclave, self._announce)
-        self.releases = Releases(self.journal, self.view, self.desk, release_key, self._claim_soon)
+        self.releases = Releases(self.journal, self.view, self.desk, keys, self._claim_soon)
         self._duty: Duty | None = None
         if config.committee is not None and wallet is not None:
             self._duty = Duty(self.view, config.committee, wallet, lambda: self.keeper.enclave)
         identity = NodeIdentity(network, node, config.max_in_flight)
         front = Front(self.keeper.offer, self.desk, self.journal, self.claims, self.releases)
-        self.links = tuple(RelayerLink(url, identity, release_key, front) for url in config.relayers)
-        relays = [
-            JobRelay(http_origin(url), network=network, node=node, release_key=release_key) for url in config.relayers
-        ]
+        self.links = tuple(RelayerLink(url, identity, keys, front) for url in config.relayers)
+        relays = [JobRelay(http_origin(url), network=network, node=node, signer=keys) for url in config.relayers]
         self.jobs = JobDesk(
             JobRecords(config.data_dir / "jobs"),
             self.view,

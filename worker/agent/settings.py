@@ -14,6 +14,7 @@ from chain.wait import until
 from protocol.pricing import table
 from worker.agent import control
 from worker.agent.operations import OperationRefused, Operator
+from worker.agent.release_keys import ReleaseKeys
 from wrappers import node_rare
 from wrappers.cells import from_boc
 from wrappers.node import NodeState
@@ -130,6 +131,31 @@ class Settings:
         if offered(state, role) != mine:
             raise OperationRefused(f"the {role} was not offered to this wallet, {mine.hex()}; its controller offers it")
         return await self._change(_ACCEPT[role](), lambda now: getattr(now, role.value) == mine, f"the new {role}")
+
+    async def release_key(self) -> dict[str, Any]:
+        """The node's release key on chain, and whether its file is here."""
+        shown, keys = (await self._state()).release_key, ReleaseKeys(self.operator.config.release_key)
+        return {"release_key": shown.hex(), "file": str(keys.path), "held": shown == keys.public}
+
+    async def new_release_key(self) -> dict[str, Any]:
+        """Another release key, named on chain and then used. Safe to repeat, wherever it broke off."""
+        state, keys = await self._controls(), ReleaseKeys(self.operator.config.release_key)
+        before, following = keys.public, keys.following()
+        if state.release_key not in (keys.public, following):
+            raise OperationRefused(
+                f"the node's release key is {state.release_key.hex()}, and {keys.path} holds another; restore that "
+                "file, or set release_key_file"
+            )
+        if state.release_key != following:
+            body = node_rare.set_release_key(following)
+            await self._change(body, lambda now: now.release_key == following, "the new release key")
+        try:
+            said = await control.ask(self.operator.config.control_socket, {"do": "release-key"}, timeout_seconds=30)
+            if "error" in said:
+                raise OperationRefused(f"the chain has the new key, the running agent not: {said['error']}; restart it")
+        except control.NotRunning:
+            keys.adopt(following)
+        return {"old_key": before.hex(), "release_key": following.hex()}
 
     async def rotate(self, progress: Callable[[str], None]) -> dict[str, Any]:
         """A new enclave with a new key, attested; then what the old key earned is claimed. Needs the running agent."""

@@ -52,6 +52,28 @@ def rotate_keys(config: Config = None) -> None:
     typer.echo(json.dumps(run(config, lambda operator: Settings(operator).rotate(progress))))
 
 
+def release_key(
+    new: Annotated[bool, typer.Option("--new", help="Make another one and name it on chain.")] = False,
+    yes: Yes = False,
+    config: Config = None,
+) -> None:
+    """The key that consents to enclave keys and to lowered rows; --new replaces it, when it may have leaked."""
+
+    async def work(operator: Operator) -> dict[str, Any]:
+        settings = Settings(operator)
+        if not new:
+            return await settings.release_key()
+        agreed(
+            yes,
+            "A new release key is made beside the old one, whose file is kept: back both up.",
+            "Rows that clients allotted under the old key are served no more: whoever has that key could empty them.",
+            "What they owe is claimed as ever; their clients get a release at once, and allot anew.",
+        )
+        return await settings.new_release_key()
+
+    typer.echo(json.dumps(run(config, work)))
+
+
 def price(
     publish: Annotated[bool, typer.Option("--publish", help="Put what the running enclave asks on chain.")] = False,
     drop: Annotated[str | None, typer.Option(metavar="MODEL", help="Take a model's price off the chain.")] = None,
@@ -104,6 +126,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "stake": stake,
     "drain": drain,
     "rotate-keys": rotate_keys,
+    "release-key": release_key,
     "price": price,
     "controller": controller,
     "payout": payout,
