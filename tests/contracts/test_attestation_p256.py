@@ -6,20 +6,18 @@ import os
 import random
 from collections.abc import Iterator
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
+from harness import harness
 from pytoniq_core import Cell, begin_cell
 
 from attestation.onchain.hints import Z0, G, N, NoHints, P, multiple_of_g, signature_cell
-from devnet.ledger import Ledger
-from scripts.compile import assemble, assembly_of
+from scripts.compile import CONTRACTS
 
-HARNESS = Path(__file__).parent / "p256_harness.fc"
 BAD_HINT, FORGED = 600, 601
 KEYS = int(os.environ.get("COCOON_P256_KEYS", "24"))
 EDGE_KEYS = (1, 2, 3, N - 1, N - 2, N // 2, N // 2 + 1)
@@ -32,21 +30,11 @@ def raw(a: int, b: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def check() -> object:
-    ledger = Ledger()
-    code = assemble(assembly_of(HARNESS))
+    method = harness("p256_harness.fc", CONTRACTS)
 
     def run(digest: int, cell: Cell, key: bytes) -> int:
         x, y = int.from_bytes(key[:32], "big"), int.from_bytes(key[32:], "big")
-        result = ledger._engine.run_get(
-            code,
-            Cell.empty(),
-            account=bytes(32),
-            balance_nano=10**9,
-            method="check",
-            stack=[digest, cell, x, y],
-            now=ledger.now,
-            prev_blocks=ledger.prev_blocks,
-        )
+        result = method("check", digest, cell, x, y)
         run.gas = result.gas_used  # type: ignore[attr-defined]
         return result.exit_code
 
@@ -279,6 +267,51 @@ def test_g12_shift_point_off_the_curve_is_refused(check) -> None:  # type: ignor
     cell = head.store_ref(middle.store_ref(last).end_cell()).end_cell()
     assert not genuine(digest, r, s, (qx, qy))
     assert check(digest, cell, raw(qx, qy)) == BAD_HINT
+
+
+def square_root(value: int) -> int | None:
+    root = pow(value % P, (P + 1) // 4, P)
+    return root if root * root % P == value % P else None
+
+
+def test_g12_shift_by_the_key_itself_is_refused(check) -> None:  # type: ignore[no-untyped-def]
+    """Where T = Q no line goes through both: any slope fits, and with it a shifted key whose secret is known."""
+    rng = random.Random(7)
+    secret, k = rng.randrange(1, N), rng.randrange(1, N)
+    key, r = multiple_of_g(secret), multiple_of_g(k)[0] % N
+    digest = (Z0 + r * secret) % N
+    while True:
+        known = rng.randrange(1, N)
+        x3, y3 = multiple_of_g(known)
+        slope = square_root(x3 + 2 * key[0])
+        if slope is not None:
+            break
+    straight = (slope * (key[0] - x3) - key[1]) % P & 1 == y3 & 1
+    known = known if straight else N - known
+    s = pow(k, -1, N) * (Z0 + r * known) % N
+    ux, _, _ = chord(key, G)
+    s2, s3 = (Z0 + key[0]) * pow(secret, -1, N) % N, (Z0 + ux) * pow(secret + 1, -1, N) % N
+    prefix = 2 + ((slope * (key[0] - x3) - key[1]) % P & 1)
+    assert not genuine(digest, r, s, key)
+    assert check(digest, witness(r, s, slope, key[0], s2, (prefix, x3), (ux, s3)), raw(*key)) == BAD_HINT
+
+
+def test_g12_shift_by_the_generator_is_refused(check) -> None:  # type: ignore[no-untyped-def]
+    """t = 1: the check of U divides by nothing, so it would say nothing; docs/attestation.md leaves such hashes out."""
+    rng = random.Random(8)
+    secret = rng.randrange(2, N)
+    key, (ux, _) = multiple_of_g(secret), multiple_of_g(2)
+    while True:
+        k = rng.randrange(1, N)
+        r = multiple_of_g(k)[0] % N
+        digest = (Z0 + r) % N
+        s = pow(k, -1, N) * (digest + r * secret) % N
+        if s:
+            break
+    x3, y3, slope = chord(key, G)
+    s2, s3 = (Z0 + G[0]) % N, (Z0 + ux) * pow(2, -1, N) % N
+    assert genuine(digest, r, s, key)
+    assert check(digest, witness(r, s, slope, G[0], s2, (2 + (y3 & 1), x3), (ux, s3)), raw(*key)) == BAD_HINT
 
 
 def test_g12_every_hint_bit_matters(check) -> None:  # type: ignore[no-untyped-def]

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from harness import harness
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pytoniq_core import Cell, begin_cell
 
-from devnet.ledger import Ledger
 from protocol.errors import OurFault
 from protocol.pricing import MAX_TOKENS, Stop, Usage, charge
-from scripts.compile import assemble, assembly_of
+from scripts.compile import CONTRACTS
 from wrappers.errors import ContractError
 from wrappers.receipts import InnerReceipt, Terms
 from wrappers.signed import MAX_AMOUNT_NANO
 
-HARNESS = Path(__file__).parent / "price_harness.fc"
 NO_PRICE = -1
 PRICES = st.integers(0, MAX_AMOUNT_NANO) | st.sampled_from(
     [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, MAX_AMOUNT_NANO]
@@ -30,14 +28,11 @@ CodeOf = Callable[[Cell, Cell], tuple[int, int | None]]
 
 @pytest.fixture(scope="module")
 def court_price() -> CodeOf:
-    ledger, code = Ledger(), assemble(assembly_of(HARNESS))
+    method = harness("price_harness.fc", CONTRACTS)
 
     def run(inner: Cell, terms: Cell) -> tuple[int, int | None]:
         """(exit code, price)"""
-        result = ledger._engine.run_get(
-            code, Cell.empty(), account=bytes(32), balance_nano=10**9, method="price_of", stack=[inner, terms],
-            now=ledger.now, prev_blocks=ledger.prev_blocks,
-        )  # fmt: skip
+        result = method("price_of", inner, terms)
         value = result.stack[0] if result.exit_code == 0 else None
         assert value is None or isinstance(value, int)
         return result.exit_code, value
