@@ -6,16 +6,11 @@ request, receipts) is written in one transaction, so that kill -9 at any point l
 
 from __future__ import annotations
 
-import logging
-import os
-import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
 
-from client.errors import HomeError
+from client.database import Database
 from client.records import AccountOf, Escrow, Held, Payment, Request, StoredEvidence
 from protocol.account import ClientAccount, Promise
 from protocol.account_codec import account_from_bytes, account_to_bytes
@@ -23,83 +18,22 @@ from protocol.codec import Reader
 from protocol.receipts import IssuedReceipt
 from protocol.terms import read_terms, terms_to_bytes
 
-VERSION = b"1"
 FILE = "client.db"
-BUSY_MILLISECONDS = 5000
-log = logging.getLogger("cocoon.client")
 
 
 class Store:
     """Open with `Store.open`, in a locked home. Writes raise HomeError when the disk takes nothing."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db = connection
+    def __init__(self, database: Database) -> None:
+        self._db = database
 
     @classmethod
     def open(cls, home: Path, *, network_id: bytes, registry: bytes, owner: bytes) -> Store:
         """Raises HomeError when the file belongs to another network or wallet, or is damaged."""
-        path = home / FILE
-        try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite itself would let the umask decide
-            db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MILLISECONDS / 1000)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA foreign_keys = ON")
-            db.execute("PRAGMA secure_delete = ON")
-            store = cls(db)
-            store._prepare({"version": VERSION, "network_id": network_id, "registry": registry, "owner": owner}, path)
-            store._empty_log()
-        except sqlite3.Error as error:
-            raise HomeError(
-                f"{path} cannot be used ({error})", "restore it from a backup, or use a new home"
-            ) from error
-        return store
-
-    def _prepare(self, facts: dict[str, bytes], path: Path) -> None:
-        with self._transaction():
-            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-                for statement in _statements():
-                    self._db.execute(statement)
-                self._db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
-            found = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
-        for name, value in facts.items():
-            if found.get(name) != value:
-                raise HomeError(
-                    f"{path} was made for another {name.replace('_', ' ')}",
-                    "use the network and wallet that it was made with, or another home",
-                )
+        return cls(Database.open(home / FILE, {"network_id": network_id, "registry": registry, "owner": owner}))
 
     def close(self) -> None:
         self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:  # SQLite has rolled back by itself when the disk was full
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise HomeError(
-                    f"the client's books cannot be written ({error})",
-                    "make room on the disk, check the folder's rights, and ask again; nothing that was on disk is lost",
-                ) from error
-            raise
-
-    def _empty_log(self) -> None:
-        """Deleted rows are zeroed in the database, but every page as it was stands in the write-ahead log until that is
-        written back and cut off: with it a thief of the disk would open recorded traffic."""
-        try:
-            self._db.execute("PRAGMA busy_timeout = 0")  # requests do not wait for whoever else reads the file
-            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._db.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-        except sqlite3.Error as error:  # what was committed stays so, and the next one tries again
-            log.warning("the log of the client's books cannot be emptied (%s): it keeps old secrets till it can", error)
-            return
-        if busy:
-            log.warning("the client's books are read by another process: their log keeps secrets till it ends")
 
     # ---- escrows
 
@@ -114,7 +48,7 @@ class Store:
         return int(self._db.execute("SELECT COALESCE(MAX(number), -1) + 1 FROM escrow").fetchone()[0])
 
     def put_escrow(self, escrow: Escrow) -> None:
-        with self._transaction():
+        with self._db.transaction():
             self._db.execute(
                 "INSERT INTO escrow VALUES (?, ?, ?, ?) ON CONFLICT (number)"
                 " DO UPDATE SET state = excluded.state, voucher_key = excluded.voucher_key",
@@ -124,7 +58,7 @@ class Store:
     # ---- payments
 
     def begin_payment(self, kind: str, message: bytes, start_lt: int, start_hash: bytes) -> int:
-        with self._transaction():
+        with self._db.transaction():
             cursor = self._db.execute(
                 "INSERT INTO payment (kind, message, start_lt, start_hash, state) VALUES (?, ?, ?, ?, 'sent')",
                 (kind, message, start_lt, start_hash),
@@ -132,7 +66,7 @@ class Store:
         return int(cursor.lastrowid or 0)
 
     def end_payment(self, id_: int, *, landed: bool) -> None:
-        with self._transaction():
+        with self._db.transaction():
             self._db.execute("UPDATE payment SET state = ? WHERE id = ?", ("landed" if landed else "expired", id_))
 
     def open_payments(self) -> list[Payment]:
@@ -163,7 +97,7 @@ class Store:
 
     def promise(self, of: AccountOf, account: ClientAccount, request: Request) -> None:
         """Before the voucher leaves: the account with its new promise, and the request that it is for."""
-        with self._transaction():
+        with self._db.transaction():
             self._put_account(of, account)
             self._db.execute(
                 "INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -185,7 +119,7 @@ class Store:
 
     def note_outer(self, request_id: bytes, outer: bytes) -> None:
         """A receipt in clear is here; its sealed part may never come."""
-        with self._transaction():
+        with self._db.transaction():
             self._db.execute("UPDATE request SET outer = ? WHERE request_id = ?", (outer, request_id))
 
     def settle(
@@ -204,7 +138,7 @@ class Store:
         `answered`: id of the request whose whole answer arrived, `answer` its bytes where texts are kept. `dropped`: id
         of a request that the enclave refused.
         """
-        with self._transaction():
+        with self._db.transaction():
             self._put_account(of, account)
             for issued in receipts:
                 promise = next((one for one in before.promises if one.request_id == issued.request_id), None)
@@ -214,7 +148,7 @@ class Store:
                     self._db.execute("DELETE FROM request WHERE request_id = ?", (issued.request_id,))
             if dropped is not None:
                 self._db.execute("DELETE FROM request WHERE request_id = ?", (dropped,))
-        self._empty_log()
+        self._db.empty_log()
 
     def _put_receipt(
         self, issued: IssuedReceipt, promise: Promise, request: Request, answered: bool, answer: bytes | None
@@ -279,15 +213,15 @@ class Store:
 
     def forget_expired(self, before: int) -> None:
         """Requests that ended long before are not repeated: their secrets go. A late receipt still finds the rest."""
-        with self._transaction():
+        with self._db.transaction():
             self._db.execute("UPDATE request SET sealed = x'', secret = x'' WHERE expires_at < ?", (before,))
-        self._empty_log()
+        self._db.empty_log()
 
     # ---- receipts
 
     def mark_answered(self, hash_: bytes, answer: bytes) -> bool:
         """The answer to a receipt that came alone is here after all; False where there is no such receipt."""
-        with self._transaction():
+        with self._db.transaction():
             cursor = self._db.execute(
                 "UPDATE receipt SET answered = 1, answer = CASE WHEN body IS NULL THEN NULL ELSE ? END WHERE hash = ?",
                 (answer, hash_),
@@ -322,7 +256,7 @@ class Store:
 
     def put_evidence(self, evidence: StoredEvidence) -> None:
         """The first evidence that proved a key is kept; a renewal proves nothing more about its receipts."""
-        with self._transaction():
+        with self._db.transaction():
             self._db.execute(
                 "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?, ?)",
                 (evidence.key, evidence.node, str(evidence.node_epoch), evidence.document, evidence.verified_at),
@@ -337,7 +271,7 @@ class Store:
     def put_fault(
         self, node: bytes, key: bytes, cause: str, first: bytes | None = None, second: bytes | None = None
     ) -> None:
-        with self._transaction():
+        with self._db.transaction():
             self._db.execute(
                 "INSERT INTO fault (node, key, at, cause, first, second) VALUES (?, ?, ?, ?, ?, ?)",
                 (node, key, int(time.time()), cause, first, second),
@@ -347,9 +281,3 @@ class Store:
         """Why this node is not used any more."""
         row = self._db.execute("SELECT cause FROM fault WHERE node = ? ORDER BY id", (node,)).fetchone()
         return None if row is None else str(row[0])
-
-
-def _statements() -> list[str]:
-    script = files("client").joinpath("schema.sql").read_text(encoding="utf-8")
-    lines = (line for line in script.splitlines() if not line.startswith("--"))
-    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from client import delivery
+from client.database import Database
 from client.errors import HomeError, Locked
 from client.store import Store
 
@@ -34,7 +35,7 @@ async def ask(client: Any) -> None:
 def crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """Copies of the home before and after every transaction: what kill -9 there would leave."""
     homes: list[Path] = []
-    real = Store._transaction
+    real = Database.transaction
 
     def snapshot(home: Path) -> None:
         copy = tmp_path / f"crash-{len(homes)}"
@@ -42,7 +43,7 @@ def crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
         homes.append(copy)
 
     @contextmanager
-    def watched(self: Store) -> Iterator[None]:
+    def watched(self: Database) -> Iterator[None]:
         home = tmp_path / "client"
         snapshot(home)
         with real(self):
@@ -50,7 +51,7 @@ def crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
             snapshot(home)  # written, not committed
         snapshot(home)
 
-    monkeypatch.setattr(Store, "_transaction", watched)
+    monkeypatch.setattr(Database, "transaction", watched)
     return homes
 
 
@@ -128,7 +129,7 @@ async def test_g11_a_client_killed_before_it_emptied_its_log_empties_it_when_it_
     copy = tmp_path / "killed"
     async with world.client() as client:
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "_empty_log", lambda self: None)
+            patch.setattr(Database, "empty_log", lambda self: None)
             await ask(client)
         shutil.copytree(world.home, copy, ignore=shutil.ignore_patterns("lock"))
     (secret,) = [opening.response_secret for opening in world.enclave.openings]
