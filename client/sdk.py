@@ -20,22 +20,19 @@ from chain.config import connect
 from chain.wallet import Wallet
 from client.body import Body
 from client.chain_view import ChainView
+from client.choice import Choice, row_balance
 from client.direct import link_of
 from client.directory import Directory
 from client.errors import (
     ClientError,
     NodeRefused,
-    NoEscrow,
-    NoNode,
     RelayerRefused,
-    TooExpensive,
     TooLittleAllotted,
-    UnknownModel,
-    Untrusted,
 )
 from client.events import Done, Event, Receipted, Text
 from client.home import Home
 from client.jobs import Fetched, Jobs, JobView
+from client.leftovers import Leftovers
 from client.money import Closed, Money
 from client.payments import Paid, Payments
 from client.records import Escrow, Held, Request
@@ -45,12 +42,8 @@ from client.settings import Balance, Recovered, RowBalance, Settings
 from client.store import Store
 from client.trust import RefusedNode, TrustedNode
 from client.upkeep import Upkeep
-from protocol.account import MAX_REQUEST_SECONDS
 from protocol.receipts import SignedReceipt
 from wrappers.escrow import EscrowState
-from wrappers.receipts import Terms
-from wrappers.rows import Row
-from wrappers.signed import verify
 
 __all__ = [
     "Balance",
@@ -71,7 +64,6 @@ __all__ = [
 
 ESCROW_SECONDS = 60
 """How long a row's room is believed: only this wallet's owner or the node's release can lower it."""
-COLLECT_DELAYS = (1.0, 5.0, 20.0)
 _STALE = frozenset(
     {
         "sealing-key-unknown",
@@ -109,10 +101,11 @@ class Client:
         """Batch jobs: submit, status, fetch, refund."""
         self._home = home
         self._upkeep = Upkeep(self.money, home)
-        self._session = Session(store, link, keep_texts=settings.keep_texts, abandoned=self._collect_later)
+        self._session = Session(store, link, keep_texts=settings.keep_texts, abandoned=self._abandoned)
+        self._leftovers = Leftovers(home, store, link, self._session, facts.network_id)
+        self._choice = Choice(self.directory, store, settings.max_request_nano)
         self._seen: tuple[float, Escrow, EscrowState] | None = None
         self._auto_allotted_nano = 0
-        self._tasks: set[asyncio.Task[None]] = set()
         self._allotting = asyncio.Lock()
 
     @classmethod
@@ -133,17 +126,15 @@ class Client:
                 try:
                     yield client
                 finally:
-                    await client._end()
+                    await client._leftovers.end()
             finally:
                 await relayer.close()
                 if own is not None:
                     await own.close()
                 store.close()
 
-    async def _end(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def _abandoned(self, request: Request) -> None:
+        self._leftovers.collect_later(request)
 
     # ---- nodes
 
@@ -211,20 +202,12 @@ class Client:
     async def balance(self) -> Balance:
         """Read from the chain and from the client's own receipts. Raises NoEscrow, Uncertain."""
         known, state = await self._escrow(anew=True)
-        rows = tuple(self._row_balance(node, row) for node, row in state.rows.items())
+        rows = tuple(row_balance(self.store, node, row) for node, row in state.rows.items())
         wallet_nano = await self.wallet_nano()
         return Balance(known.account, state.deposit_nano, state.free_nano, state.closing, wallet_nano, rows)
 
     async def wallet_nano(self) -> int:
         return (await self.view.account(self.wallet.account)).balance_nano
-
-    def _row_balance(self, node: bytes, row: Row) -> RowBalance:
-        owed = promised = 0
-        for of, account in self.store.accounts(row.allotment):
-            paid = row.keys[of.key].paid_nano if of.key in row.keys else 0
-            owed += max(0, account.acked_nano - paid)
-            promised += account.cap_nano - account.acked_nano
-        return RowBalance(node, row.allotment, row.allotted_nano, row.paid_nano, owed, promised, row.closing_at)
 
     def receipts(self, limit: int = 1_000_000) -> list[Held]:
         """Newest first."""
@@ -267,44 +250,7 @@ class Client:
 
     async def _target(self, body: Body, wanted: bytes | None) -> tuple[Target, Escrow]:
         known, state = await self._escrow()
-        if state.closing:
-            raise NoEscrow("the escrow is closing", "wait for its end, then `cocoon client open AMOUNT`")
-        rows = {node: row for node, row in state.rows.items() if not row.closing_at and wanted in (None, node)}
-        if not rows:
-            raise TooLittleAllotted(
-                "nothing is allotted to " + ("any node" if wanted is None else f"node {wanted.hex()}"),
-                "run `cocoon client allot NODE AMOUNT`",
-            )
-        troubles: list[ClientError] = []
-        models: set[str] = set()
-        for node, row in sorted(rows.items(), key=lambda one: -self._row_balance(*one).room_nano):
-            try:
-                trusted = await self.directory.node(node)
-            except (Untrusted, NoNode) as error:
-                troubles.append(error)
-                continue
-            models |= {one.name for one in trusted.models}
-            model = trusted.model(body.model) if body.model else next(iter(trusted.models), None)
-            if model is not None:
-                self._check_price(body, model.name, model.context_tokens, model.terms)
-                return Target(trusted, model, known.account, row), known
-        if len(troubles) == 1 and not models:
-            raise troubles[0]
-        if troubles and not models:
-            raise NoNode("; ".join(error.cause for error in troubles), "allot to another node, or wait for these")
-        raise UnknownModel(
-            f"no node that something is allotted to serves model {ascii(body.model)[:80]}",
-            f"use one of: {', '.join(sorted(models)) or 'none is served now'}",
-        )
-
-    def _check_price(self, body: Body, name: str, context_tokens: int, terms: Terms) -> None:
-        limit = self.settings.max_request_nano
-        maximum_nano = body.priced(name, context_tokens, terms)[1]
-        if limit is not None and maximum_nano > limit:
-            raise TooExpensive(
-                f"the request may cost up to {maximum_nano} nanoTON, over the limit of {limit} per request",
-                "ask for fewer tokens, or raise max_request_nano",
-            )
+        return await self._choice.target(body, wanted, known, state), known
 
     async def _auto_allot(self, body: Body, wanted: bytes | None, error: TooLittleAllotted) -> bool:
         """Allot what is missing, where the settings allow it; False where they do not."""
@@ -313,7 +259,7 @@ class Client:
             if self._auto_allotted_nano > before:
                 return True  # another request has just done it
             budget = self.settings.max_auto_allot_nano - self._auto_allotted_nano
-            node = wanted or await self._candidate(body)
+            node = wanted or await self._choice.candidate(body, (await self._escrow())[1])
             if node is None or budget <= 0 or error.missing_nano > budget:
                 return False
             amount = max(error.missing_nano, min(budget, self.settings.max_auto_allot_nano // 4))
@@ -322,62 +268,12 @@ class Client:
             log.info("allotted %d nanoTON to node %s by itself", amount, node.hex())
             return True
 
-    async def _candidate(self, body: Body) -> bytes | None:
-        """The node to allot to: one that has a row already, else the first trusted one that has the model."""
-        _, state = await self._escrow()
-        trusted = [node for node in await self.directory.all() if isinstance(node, TrustedNode)]
-        serving = [node.account for node in trusted if body.model is None or node.model(body.model)]
-        return next((one for one in serving if one in state.rows), next(iter(serving), None))
-
     # ---- what is left over
 
     async def recover(self) -> list[Recovered]:
         """Post again what an earlier process left in flight and take the receipts. Nothing runs or is billed twice."""
-        self.store.forget_expired(int(time.time()) - MAX_REQUEST_SECONDS)
-        found = []
-        for request in self.store.requests():
-            if not request.sealed or self._session.running(request.request_id):
-                continue
-            try:
-                found.append(Recovered(request.request_id, await self._session.collect(request), ""))
-            except ClientError as error:
-                found.append(Recovered(request.request_id, None, str(error)))
-        return found
+        return await self._leftovers.recover()
 
     async def unaccepted(self) -> list[SignedReceipt]:
-        """Receipts that the relayer has from this client's nodes and this client has not: billed, and the sealed parts
-        that prove them never came. Their signatures are checked; the amounts are what the nodes will claim."""
-        known = self.store.escrow()
-        if known is None:
-            return []
-        key, network = self._home.known_voucher_key(known.number), self.settings.facts.network_id
-        found: list[SignedReceipt] = []
-        for of, account in self.store.accounts():
-            if of.escrow != known.account or not account.promises:
-                continue
-            after, now = account.seq, int(time.time())
-            listed = await self.link.receipts(
-                key, network=network, escrow=of.escrow, now=now, allotment=of.allotment, key=of.key, after=after
-            )
-            held = {one.receipt.signed.receipt.seq for one in account.promises if one.receipt is not None}
-            for signed in listed:
-                if verify(signed.receipt, signed.signature, of.key) and signed.receipt.seq not in held:
-                    found.append(signed)
-        return found
-
-    def _collect_later(self, request: Request) -> None:
-        """The caller went away: what was done until then is billed, so its receipt is fetched."""
-        task = asyncio.get_running_loop().create_task(self._collect(request))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _collect(self, request: Request) -> None:
-        for delay in COLLECT_DELAYS:
-            await asyncio.sleep(delay)
-            if self.store.request(request.request_id) is None or self._session.running(request.request_id):
-                return
-            try:
-                await self._session.collect(request)
-                return
-            except ClientError as error:
-                log.info("receipt of cancelled request %s: %s", request.request_id.hex(), error.cause)
+        """Receipts that the relayer has and this client has not: billed, without the sealed parts that prove them."""
+        return await self._leftovers.unaccepted()

@@ -34,7 +34,7 @@ ANSWER = "The answer is 42."
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery.Delivery, "_wait", lambda self, trouble: 0.01)
     monkeypatch.setattr(session, "_ASK_AGAIN", dict.fromkeys(session._ASK_AGAIN, 0.0))
-    monkeypatch.setattr("client.sdk.COLLECT_DELAYS", (0.05, 0.05))
+    monkeypatch.setattr("client.leftovers.COLLECT_DELAYS", (0.05, 0.05))
 
 
 async def ask(client: Any, body: dict[str, Any] = BODY) -> tuple[str, Receipted]:
