@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from client.errors import BadRequest, HomeError
 from client.home import write_private
 from client.job_plan import DEFAULT_DEADLINE_SECONDS, DEFAULT_DELIVERY_SECONDS, DEFAULT_GRACE_SECONDS, Times
-from client.jobs import JobView
+from client.job_view import JobView
 from protocol.jobs import MAX_BODY_BYTES
 
 if TYPE_CHECKING:

@@ -10,26 +10,26 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chain.api import ChainError
 from chain.outgoing import Outgoing
 from client.chain_view import ChainView
-from client.errors import BadRequest, NodeFault, PaymentFailed, RelayerRefused, RelayerUnreachable, TooExpensive
+from client.errors import BadRequest, PaymentFailed, RelayerRefused, RelayerUnreachable, TooExpensive
 from client.home import Home
 from client.job_link import JobLink
 from client.job_plan import Times, plan
 from client.job_records import JobRecord, JobRecords, Made, packed, packed_outcome
+from client.job_results import Fetched, Results
+from client.job_view import JobView, view_of
 from client.money import Money
 from client.payments import MARGIN_NANO, Paid, Payments, fees
 from client.relayer_link import RelayerLink
 from client.store import Store
 from client.trust import NetworkFacts, TrustedNode
-from protocol.errors import Malformed, NotAuthentic, ReceiptFault
-from protocol.job_lines import Answer, read_answers
-from protocol.jobs import JobInput, Result, open_result, seal_job
+from protocol.jobs import JobInput, seal_job
 from wrappers import escrow_rare
 from wrappers import job as messages
 from wrappers.addresses import Kind, child_address
@@ -41,40 +41,6 @@ from wrappers.signed import Delivery, job_id, sign
 SHOWN_SECONDS = 60.0
 AFTER_SECONDS = 3 * 86_400
 """How long after its last possible end the relayer is asked to keep a job's ciphertexts."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """What is known of a job now. Times unix seconds, amounts nanoTON."""
-
-    job: bytes
-    made: Made
-    phase: str
-    """`not ordered`, `open`, `accepted`, `posted`, or `ended`: paid or refunded, and the account is gone."""
-    model: str
-    lines: int
-    nodes: tuple[bytes, ...]
-    simulated: bool
-    maximum_nano: int
-    deadline: int
-    accepted_by: bytes | None
-    amount_nano: int | None
-    refundable_at: int | None
-    payable_at: int | None
-    refund_due: bool = False
-    """Whether it may be refunded now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    job: bytes
-    answers: tuple[Answer, ...] = field(repr=False)
-    result: Result
-    amount_nano: int | None
-    """Checked against the chain; None where the job had ended before the chain was looked at, so that only the seal
-    speaks for the answers."""
-    paid: bool
-    """Whether this client's word has paid the node now."""
 
 
 class Jobs:
@@ -208,30 +174,7 @@ class Jobs:
 
     async def status(self, job: bytes) -> JobView:
         record, state = await self._seen(job)
-        config = record.job_config
-        if state is not None:
-            phase = state.phase.value
-        elif record.epoch:
-            phase = "ended"
-        else:
-            phase = "not ordered"
-        outcome, due = record.seen, None if state is None else state.refundable_at
-        return JobView(
-            job,
-            record.made,
-            phase,
-            record.model,
-            len(record.asked),
-            tuple(sorted(config.nodes)),
-            record.simulated,
-            config.maximum_nano,
-            config.deadline,
-            record.node or None,
-            None if outcome is None else outcome.amount_nano,
-            due,
-            None if state is None else state.payable_at,
-            due is not None and (await self._view.head()).now >= due,
-        )
+        return view_of(record, state, (await self._view.head()).now)
 
     async def refundable(self) -> list[bytes]:
         """Jobs that nobody accepted, or delivered, in time, and that still hold their money."""
@@ -267,46 +210,16 @@ class Jobs:
         if state is not None and state.outcome is None:
             raise BadRequest(f"job {job.hex()} has no result yet", "see `cocoon client job status`")
         id_ = job_id(self._network.network_id, job, record.epoch, record.parsed.hash)
+        results = Results(self._linked(record), self._store, record, id_)
         if state is not None:
-            result, answers = await self._opened(record, record.node, id_, _key(state))
+            result, answers = await results.opened(record.node, state.acceptance.key if state.acceptance else b"")
         else:
-            result, answers = await self._left(record, id_)
+            result, answers = await results.left()
         outcome = record.seen
         await asyncio.to_thread(keep, result.answers)
         paid = await self._deliver(record, state, id_)
         self._records.put(replace(record, made=Made.FETCHED))
         return Fetched(job, answers, result, None if outcome is None else outcome.amount_nano, paid)
-
-    async def _left(self, record: JobRecord, id_: bytes) -> tuple[Result, tuple[Answer, ...]]:
-        """Of a job that has ended: whatever opens with its secret, which no one but the enclaves was told."""
-        job = record.job.hex()
-        linked = self._linked(record)
-        nodes = [record.node] if record.seen is not None else sorted(await linked.results(record.job))
-        for node in nodes:
-            try:
-                return await self._opened(record, node, id_, b"")
-            except RelayerUnreachable:
-                if node == nodes[-1]:
-                    raise
-        raise BadRequest(
-            f"job {job} ended without a result that this relayer has", "ask another relayer, or submit anew"
-        )
-
-    async def _opened(
-        self, record: JobRecord, node: bytes, id_: bytes, key: bytes
-    ) -> tuple[Result, tuple[Answer, ...]]:
-        sealed = await self._linked(record).result(record.job, node)
-        job = record.job.hex()
-        try:
-            result = open_result(record.secret, id_, record.parsed, record.opened_terms, record.seen, sealed)
-            return result, read_answers(result.answers, record.asked)
-        except NotAuthentic as error:
-            raise RelayerUnreachable(f"job {job}: {error.cause}", "fetch it again, or from another relayer") from error
-        except (ReceiptFault, Malformed) as error:
-            self._store.put_fault(node, key, error.cause)
-            raise NodeFault(
-                f"job {job}: {error.cause}", "the node is not used again; its word is not paid before the window"
-            ) from error
 
     async def _deliver(self, record: JobRecord, state: JobState | None, id_: bytes) -> bool:
         if state is None or state.outcome is None:
@@ -355,7 +268,3 @@ class Jobs:
             return await self._payments.pay(kind, message)
         except ChainError as error:
             raise PaymentFailed(f"{kind}: {error}", "mend the cause and do it again; nothing is paid twice") from error
-
-
-def _key(state: JobState) -> bytes:
-    return b"" if state.acceptance is None else state.acceptance.key

@@ -31,7 +31,9 @@ from client.errors import (
 )
 from client.events import Done, Event, Receipted, Text
 from client.home import Home
-from client.jobs import Fetched, Jobs, JobView
+from client.job_results import Fetched
+from client.job_view import JobView
+from client.jobs import Jobs
 from client.leftovers import Leftovers
 from client.money import Closed, Money
 from client.payments import Paid, Payments
