@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
@@ -76,28 +77,30 @@ class Campaign:
         return [name for name in names if not (self.quick and name in LAST)]
 
     def record(self) -> None:
-        """Runs the tests whose needs are not known on the unbroken code. Raises SuiteError when one fails there."""
-        stale = set(self.memory.stale(self.files))
-        tests = [test for test in self.suite.items if file_of(test) in stale]
-        if tests:
-            print(f"recording what {len(tests)} tests in {len(stale)} files depend on, on the unbroken code")
+        """Runs the tests whose needs are not known on the unbroken code. Raises SuiteError when all fail there."""
+        stale = self.memory.stale(self.files)
+        for number, name in enumerate(stale, 1):
+            print(f"recording what the tests depend on, on the unbroken code: {name}, {number} of {len(stale)}")
             sys.stdout.flush()
-            process, answer = _forked(lambda: self._recorded(tests))
-            result = _received(process, answer)
+            tests = [test for test in self.suite.items if file_of(test) == name]
+            result = _received(*_forked(partial(self._recorded, tests)))
             if not isinstance(result, dict):
-                raise SuiteError(
-                    f"{result} fails on the unbroken code: nothing can be told from mutants; run `make test`"
-                )
-            self.memory.take(result)
+                raise SuiteError(f"{name} cannot be run on the unbroken code: {result}; run `make test`")
+            self.memory.take(name, result)
         self.recording = self.memory.recording(test for test in self.suite.items if file_of(test) in self.files)
+        for test in self.suite.items:
+            if file_of(test) in self.files and test not in self.recording:
+                print(f"{test} fails on the unbroken code and is not asked: mend it, whatever survives now")
+        if not self.recording:
+            raise SuiteError("no test passes on the unbroken code: nothing can be told from mutants; run `make test`")
 
-    def _recorded(self, tests: list[str]) -> dict[str, Needs] | str:
+    def _recorded(self, tests: list[str]) -> dict[str, Needs]:
         recorder = Recorder()
         with in_place(self.original, self.sources, self.suite):
             watch(recorder)
             self.suite.register(recorder)
-            failed = self.suite.first_failure(tests)
-        return failed or {test: recorder.needs(self.suite.items[test]) for test in tests}
+            failed = self.suite.failed(tests, all_of_them=True)
+        return {test: recorder.needs(self.suite.items[test]) for test in tests if test not in failed}
 
     def run(self, mutants: Sequence[Mutant], processes: int, *, anew: bool) -> None:
         waiting: list[Mutant] = []
@@ -151,7 +154,7 @@ class Campaign:
 
         def body() -> Verdict:
             with in_place(self.original, self.sources, self.suite):
-                if self.suite.first_failure([verdict.by]):
+                if self.suite.failed([verdict.by]):
                     return Verdict(
                         "broken", f"{verdict.by} fails on the unbroken code when it runs alone: mend the test"
                     )

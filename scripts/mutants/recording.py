@@ -24,7 +24,7 @@ from pytoniq_core import Cell
 
 import wrappers.code
 from devnet.engine import Engine
-from scripts.mutants.suite import ROOT, TESTS, file_of
+from scripts.mutants.suite import ROOT, TESTS
 from wrappers.cells import from_boc
 from wrappers.code import Contract, code, living_code
 
@@ -192,12 +192,12 @@ class Memory:
     def stale(self, files: Iterable[str]) -> list[str]:
         return [name for name in files if self.files.get(name, {}).get("key") != text_key(TESTS / name)]
 
-    def take(self, needs: Mapping[str, Needs]) -> None:
-        for name in {file_of(test) for test in needs}:
-            tests = {test: [sorted(n.contracts), n.seconds] for test, n in needs.items() if file_of(test) == name}
-            self.files[name] = {"key": text_key(TESTS / name), "tests": tests}
+    def take(self, name: str, needs: Mapping[str, Needs]) -> None:
+        tests = {test: [sorted(each.contracts), round(each.seconds, 3)] for test, each in needs.items()}
+        self.files[name] = {"key": text_key(TESTS / name), "tests": tests}
         self.save()
 
     def recording(self, tests: Iterable[str]) -> dict[str, Needs]:
+        """Of those that passed."""
         found = {test: row for file in self.files.values() for test, row in file["tests"].items()}
-        return {test: Needs(frozenset(found[test][0]), found[test][1]) for test in tests}
+        return {test: Needs(frozenset(found[test][0]), found[test][1]) for test in tests if test in found}

@@ -37,23 +37,23 @@ class Suite:
 
     def __init__(self, session: pytest.Session) -> None:
         self.items = {_name(item.nodeid): item for item in session.items}
-        self.failure = ""
+        self.failures: list[str] = []
         self.register = session.config.pluginmanager.register
         self.register(self)
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed and not self.failure:
-            self.failure = _name(report.nodeid)
+        if report.failed:
+            self.failures.append(_name(report.nodeid))
 
-    def first_failure(self, tests: Iterable[str]) -> str:
-        """Runs the tests in that order up to the first that fails: its name, empty when all pass. Once in a process."""
+    def failed(self, tests: Iterable[str], *, all_of_them: bool = False) -> list[str]:
+        """Runs the tests in that order, up to the first that fails or all; those that failed. Once in a process."""
         items = [self.items[test] for test in tests]
         for item, following in zip(items, [*items[1:], None], strict=True):
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
-            if self.failure:
+            if self.failures and not all_of_them:
                 break
-        return self.failure
+        return self.failures
 
     def move_paths(self, old: Path, new: Path) -> None:
         """Lets what the test modules found in one folder when they were imported stand in another."""

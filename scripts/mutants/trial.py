@@ -167,8 +167,8 @@ def attempt(
     if print_ in known:
         return Verdict("same code", known[print_], print_)
     with in_place(code, changed, suite):
-        killer = suite.first_failure(tests)
-    return Verdict("killed" if killer else "survived", killer, print_)
+        killers = suite.failed(tests)
+    return Verdict("killed", killers[0], print_) if killers else Verdict("survived", "", print_)
 
 
 PR_SET_PDEATHSIG = 1
