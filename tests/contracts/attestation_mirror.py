@@ -19,9 +19,10 @@ from attestation import hardware
 from attestation.collateral import Collateral
 from attestation.evidence import Kind
 from attestation.onchain.certificates import public_key
-from attestation.onchain.collateral import crl_messages
-from attestation.onchain.messages import appraise
-from attestation.onchain.state import ChainImage, ChainPolicy
+from attestation.onchain.collateral import authority_message, crl_messages
+from attestation.onchain.messages import ROOT, Authority, appraise
+from attestation.onchain.state import ChainImage, ChainPolicy, VerifierState
+from attestation.onchain.statements import qe_message, tcb_message
 from attestation.report_data import NO_GPU, Binding
 from attestation.simulated import collateral as simulated
 from attestation.simulated import pki
@@ -35,6 +36,8 @@ from scripts.attest_stage import TON, Outcome, Stage
 
 ROOT_KEY = public_key(root(Kind.SIMULATED).der)
 INTEL_KEY = public_key(root(Kind.TDX).der)
+PLATFORM_KEY = pki.raw_public_key(pki.platform_ca().key)
+SIGNER_KEY = pki.raw_public_key(pki.tcb_signer().key)
 # Stands for nodes that take every verdict (SETCP0 and nothing else) or none (THROW 42); any other account is none.
 _TAKES, _REFUSES = (
     begin_cell().store_uint(0b00110, 5).store_ref(program).store_ref(Cell.empty()).end_cell()
@@ -46,6 +49,10 @@ _TAKES, _REFUSES = (
 NODE, REFUSING_NODE = bytes(_TAKES.hash), bytes(_REFUSES.hash)
 KEY = b"\x44" * 32
 EPOCH = 77
+
+
+def der_of(authority: pki.Authority) -> bytes:
+    return authority.certificate.public_bytes(Encoding.DER)
 
 
 def moment(seconds: int) -> datetime.datetime:
@@ -182,9 +189,54 @@ class Mirror:
         quote = (machine or tee()).quote(binding.report_data())
         return self.stage.tell(attest_message(quote, dataclasses.replace(binding, **sent)))
 
+    @property
+    def state(self) -> VerifierState:
+        data = self.ledger.account(self.stage.account).data
+        assert data is not None
+        return VerifierState.from_cell(data)
+
+    def said(self, source: bytes, body: Cell | None, value_nano: int = TON, *, bounced: bool = False) -> Outcome:
+        """A message from any account."""
+        trace = self.ledger.send_internal(
+            source=source, destination=self.stage.account, value_nano=value_nano, body=body, bounced=bounced
+        )
+        return self.stage.outcome(trace)
+
+    def bring_tcb(self, **changes: Any) -> Outcome:
+        """TCB info of today with other fields, signed by the TCB signer."""
+        changed = statement(simulated.mint(self.ledger.now), tcb=lambda document: document.update(changes))
+        return self.stage.tell(tcb_message(changed.tcb_info, changed.tcb_info_signature, SIGNER_KEY))
+
+    def bring_qe(self, **changes: Any) -> Outcome:
+        changed = statement(simulated.mint(self.ledger.now), qe=lambda document: document.update(changes))
+        return self.stage.tell(qe_message(changed.qe_identity, changed.qe_identity_signature, SIGNER_KEY))
+
+    def bring_pck_list(self, end: int | None = None) -> Outcome:
+        crl = lists(simulated.mint(self.ledger.now), self.ledger.now - 1, end=end).pck_crl
+        return self.stage.tell(crl_message(Authority.PLATFORM, crl, PLATFORM_KEY))
+
+    def bring_root_list(self, end: int | None = None, revoked: tuple[x509.Certificate, ...] = ()) -> Outcome:
+        now = self.ledger.now
+        crl = lists(simulated.mint(now), now - 1, end=end, root_revoked=revoked).root_ca_crl
+        return self.stage.tell(crl_message(ROOT, crl, ROOT_KEY))
+
+    def bring_authority(self, who: pki.Authority, end: int, begin: int | None = None) -> Outcome:
+        """A renewed certificate of the same key, valid since yesterday unless `begin` is given."""
+        begin = self.ledger.now - 86_400 if begin is None else begin
+        fresh = pki.renewed(who, (moment(begin), moment(end)))
+        return self.stage.tell(authority_message(der_of(fresh), ROOT_KEY))
+
     def appraise(self, quote: bytes) -> Outcome:
         parts = QuoteParts.of(quote)
         return self.stage.tell(appraise(parts.authority, *parts.cells()))
+
+
+def longer(cell: Cell) -> Cell:
+    """The cell with one more bit."""
+    builder = begin_cell().store_bits(cell.bits).store_bit(0)
+    for ref in cell.refs:
+        builder.store_ref(ref)
+    return builder.end_cell()
 
 
 def judged_off_chain(quote: bytes, collateral: Collateral, kind: Kind, now: int) -> str:
@@ -199,14 +251,18 @@ def judged_off_chain(quote: bytes, collateral: Collateral, kind: Kind, now: int)
 __all__ = [
     "INTEL_KEY",
     "NODE",
+    "PLATFORM_KEY",
     "REFUSING_NODE",
     "ROOT_KEY",
+    "SIGNER_KEY",
     "Findings",
     "Mirror",
     "crl_message",
     "crl_of",
+    "der_of",
     "judged_off_chain",
     "lists",
+    "longer",
     "moment",
     "serials_of",
     "statement",
