@@ -23,12 +23,7 @@ from client.chain_view import ChainView
 from client.choice import Choice, row_balance
 from client.direct import link_of
 from client.directory import Directory
-from client.errors import (
-    ClientError,
-    NodeRefused,
-    RelayerRefused,
-    TooLittleAllotted,
-)
+from client.errors import ClientError, NodeRefused, RelayerRefused, TooLittleAllotted
 from client.events import Done, Event, Receipted, Text
 from client.home import Home
 from client.job_results import Fetched

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
-import os
 import secrets
-import shutil
-import signal
-import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 from pytoniq_core import Cell
@@ -20,7 +13,7 @@ from pytoniq_core import Cell
 from worker.agent.rounds import tell
 from worker.fields import LinkError, Message
 from worker.job_messages import JobAccepted, JobFinished, JobPiece, JobRefused
-from worker.link import FROM_ENCLAVE, Link, LinkClosed
+from worker.link import Link, LinkClosed
 from worker.messages import (
     Answer,
     Attest,
@@ -43,12 +36,9 @@ from wrappers.cells import to_boc
 
 log = logging.getLogger(__name__)
 
-CONNECT_INTERVAL_SECONDS = 0.05
 ORDER_SECONDS = 30.0
 ATTEST_SECONDS = 180.0
 """Each of up to sixteen GPUs signs a report of its own first, one after the other."""
-MAX_QUOTED_CHARACTERS = 1000
-_PR_SET_PDEATHSIG = 1
 
 
 class EnclaveGone(Exception):
@@ -57,11 +47,6 @@ class EnclaveGone(Exception):
 
 class EnclaveRefused(Exception):
     """The enclave did not carry out an order. In its own words."""
-
-
-def _die_with_parent() -> None:
-    # An enclave whose agent is gone can store no receipt: it must not go on answering.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Enclave:
@@ -251,73 +236,3 @@ async def kill(process: asyncio.subprocess.Process) -> None:
             await process.wait()
         except ProcessLookupError:
             await process.wait()
-
-
-async def start(
-    command: tuple[str, ...],
-    config: Path,
-    log_file: Path,
-    *,
-    start_seconds: float,
-    on_answer: Callable[[Answer], None],
-    on_issued: Callable[[Issued], None],
-    on_sealing: Callable[[], None],
-    on_job: Callable[[JobAccepted | JobRefused | JobPiece | JobFinished], None],
-) -> Enclave:
-    """A new enclave process that has loaded its model. Raises EnclaveGone."""
-    # A folder of its own: nobody else can be there first, and the path is short enough for a socket's name.
-    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="cocoon-")
-    try:
-        socket = Path(folder) / "enclave.sock"
-        process = await _spawn(command, socket, config, log_file)
-        link, ready = await _meet(process, socket, log_file, start_seconds)
-    finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    return Enclave(process, link, ready, on_answer=on_answer, on_issued=on_issued, on_sealing=on_sealing, on_job=on_job)
-
-
-async def _spawn(command: tuple[str, ...], socket: Path, config: Path, log_file: Path) -> asyncio.subprocess.Process:
-    argv = (*(command or (sys.executable, "-m", "worker.enclave")), "--socket", str(socket), "--config", str(config))
-    output = await asyncio.to_thread(os.open, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        return await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=_die_with_parent
-        )
-    finally:
-        os.close(output)
-
-
-async def _meet(
-    process: asyncio.subprocess.Process, socket: Path, log_file: Path, start_seconds: float
-) -> tuple[Link, Ready]:
-    try:
-        async with asyncio.timeout(start_seconds):
-            link = await _connect(process, socket, log_file)
-            ready = await link.receive()
-    except (LinkError, TimeoutError, OSError) as error:
-        await kill(process)
-        cause = error if str(error) else f"it was not ready within {start_seconds:.0f} s"
-        said = await asyncio.to_thread(_last_line, log_file)
-        raise EnclaveGone(f"the enclave did not start: {cause}. Its log is {log_file} and ends: {said}") from error
-    except BaseException:
-        await kill(process)
-        raise
-    if not isinstance(ready, Ready):
-        await kill(process)
-        raise EnclaveGone("the enclave began with another message than Ready; use one release for both processes")
-    return link, ready
-
-
-def _last_line(log_file: Path) -> str:
-    lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    return lines[-1][:MAX_QUOTED_CHARACTERS] if lines else "(empty)"
-
-
-async def _connect(process: asyncio.subprocess.Process, socket: Path, log_file: Path) -> Link:
-    while True:
-        if process.returncode is not None:
-            raise LinkClosed(f"it exited with {process.returncode}")
-        try:
-            return Link(*await asyncio.open_unix_connection(str(socket), limit=1 << 20), FROM_ENCLAVE)
-        except (FileNotFoundError, ConnectionRefusedError):
-            await asyncio.sleep(CONNECT_INTERVAL_SECONDS)

@@ -11,7 +11,7 @@ from typing import Any
 from attestation.verifier import EvidenceRefused, NotAttested
 from chain.api import ChainError
 from chain.wait import WaitTimeout
-from worker.agent import enclave_process
+from worker.agent import enclave_start
 from worker.agent.attest import Attesting
 from worker.agent.config import AgentConfig
 from worker.agent.desk import Desk
@@ -101,7 +101,7 @@ class Keeper:
     async def _one(self, jobs: EnclaveJobs, direct: Direct | None) -> None:
         """One enclave from start to death; always ends with an error."""
         epoch, tokens = await self._node()
-        enclave = await enclave_process.start(
+        enclave = await enclave_start.start(
             self._config.enclave_command,
             self._config.enclave_config,
             self._config.data_dir / "enclave.log",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from app.audit.core.escrow_replay import Told, Unexplained, tell
+from app.audit.core.escrow_replay import tell
+from app.audit.core.escrow_told import Told, Unexplained
 from app.audit.core.facts import Facts, Finding, Line, equal
 from app.audit.core.history import rent_paid, strangers_paid
 from wrappers.addresses import Kind, child_address

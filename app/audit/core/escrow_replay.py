@@ -6,107 +6,17 @@ Only transactions that succeeded count; gas is priced as each of them paid for i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
-from pytoniq_core import Slice
-
-from app.audit.core.history import brought, gas_price, phases, spent
+from app.audit.core.escrow_told import Event, Told, ToldRow, Unexplained
+from app.audit.core.history import brought, phases, spent
 from app.audit.core.messages import op_of, payment, succeeded
 from chain.api import Transaction
 from wrappers.claims import Entry
 from wrappers.escrow import EscrowConfig, FirstAllotment
-from wrappers.gas import TEN_YEARS, Gas, Size
+from wrappers.gas import Gas, Size
 from wrappers.ops import Op
 from wrappers.prices import Prices
 from wrappers.rows import ENDED, KeyRow, RowTerms, part
-
-
-class Unexplained(Exception):
-    """A transaction did what these rules do not allow. Names it."""
-
-
-@dataclass(slots=True)
-class ToldRow:
-    epoch: int
-    allotted_nano: int
-    terms: RowTerms
-    paid_nano: int = 0
-    paid_out_nano: int = 0
-    seqno: int = 0
-    closing_at: int = 0
-    keys: dict[bytes, KeyRow] = field(default_factory=dict)
-    current: bytes | None = None
-    old: set[bytes] = field(default_factory=set)
-    """Keys that have an entry beside the current one, for which rent is kept."""
-
-    @property
-    def accrued_nano(self) -> int:
-        return part(self.paid_nano, self.terms.share) - part(self.paid_out_nano, self.terms.share)
-
-    @property
-    def present_terms(self) -> RowTerms:
-        """As they were allotted, but for what the shares were last counted from."""
-        shares = self.terms.shares
-        return (
-            self.terms
-            if shares is None
-            else replace(self.terms, shares=replace(shares, paid_out_nano=self.paid_out_nano))
-        )
-
-
-@dataclass(slots=True)
-class Told:
-    """What the history makes of the escrow."""
-
-    owner: bytes
-    deposit_nano: int
-    code_size: tuple[int, int]
-    """Cells and bits of the code that stays."""
-    voucher_key: bytes
-    rows: dict[bytes, ToldRow] = field(default_factory=dict)
-    closing: bool = False
-    next_key: bytes | None = None
-    paid_nano: dict[bytes, int] = field(default_factory=dict)
-    """What each node was ever sent, rows that have ended included."""
-    named: set[bytes] = field(default_factory=set)
-    """Nodes of all rows there ever were, and who got shares of them."""
-
-    def add_row(self, node: bytes, row: ToldRow) -> None:
-        self.rows[node] = row
-        self.named.add(node)
-        shares = row.terms.shares
-        if shares is not None:
-            self.named |= {shares.relayer, shares.royalty, *([shares.fee.treasury] if shares.fee else [])}
-
-    @property
-    def reserved_nano(self) -> int:
-        return sum(row.allotted_nano - row.paid_nano for row in self.rows.values())
-
-    @property
-    def accrued_nano(self) -> int:
-        return sum(row.accrued_nano for row in self.rows.values())
-
-    @property
-    def free_nano(self) -> int:
-        return self.deposit_nano - self.reserved_nano
-
-
-@dataclass(frozen=True, slots=True)
-class _Event:
-    """One message that the escrow took. `body`: behind the op."""
-
-    transaction: Transaction
-    body: Slice
-    value_nano: int
-    balance_nano: int
-    """With the message, without the rent that was due."""
-    prices: Prices
-
-    def gas(self, gas: int) -> int:
-        return gas_price(self.transaction, gas)
-
-    def rent(self, cells: int, bits: int) -> int:
-        return self.prices.storage(cells, bits, TEN_YEARS)
 
 
 def tell(history: Sequence[Transaction], owner: bytes, prices: Prices) -> Told | None:
@@ -119,7 +29,7 @@ def tell(history: Sequence[Transaction], owner: bytes, prices: Prices) -> Told |
             body = one.in_msg.body.begin_parse()
             if op:
                 body.skip_bits(32)
-            event = _Event(one, body, brought(one), balance - phases(one).storage_nano + brought(one), prices)
+            event = Event(one, body, brought(one), balance - phases(one).storage_nano + brought(one), prices)
             try:
                 told = _born(event, owner) if told is None and op == Op.INIT else told
                 if told is not None and op != Op.INIT:
@@ -133,7 +43,7 @@ def tell(history: Sequence[Transaction], owner: bytes, prices: Prices) -> Told |
     return told
 
 
-def _born(event: _Event, owner: bytes) -> Told:
+def _born(event: Event, owner: bytes) -> Told:
     assert event.transaction.in_msg is not None
     config_cell, terms = event.body.load_ref(), event.body.load_ref().begin_parse()
     terms.skip_bits(64)
@@ -151,25 +61,25 @@ def _born(event: _Event, owner: bytes) -> Told:
     return told
 
 
-def _own_rent(event: _Event, cells: int, bits: int) -> int:
+def _own_rent(event: Event, cells: int, bits: int) -> int:
     return event.rent(cells + Size.ESCROW_DATA_CELLS, bits + Size.ESCROW_DATA_BITS)
 
 
-def _row_rent(event: _Event, terms: RowTerms) -> int:
+def _row_rent(event: Event, terms: RowTerms) -> int:
     rent = event.rent(Size.ROW_CELLS, Size.ROW_BITS)
     return rent + (event.rent(1, Size.SHARES_BITS) if terms.share else 0)
 
 
-def _backed(told: Told, event: _Event) -> None:
+def _backed(told: Told, event: Event) -> None:
     """Rent that has used up its reserve is the owner's loss."""
     told.deposit_nano = min(told.deposit_nano, event.balance_nano - event.value_nano - told.accrued_nano)
 
 
-def _top_up(told: Told, event: _Event) -> None:
+def _top_up(told: Told, event: Event) -> None:
     told.deposit_nano += event.value_nano - event.gas(Gas.TOP_UP)
 
 
-def _allot(told: Told, event: _Event) -> None:
+def _allot(told: Told, event: Event) -> None:
     node, amount, terms = event.body.load_bytes(32), event.body.load_coins() or 0, event.body.load_ref()
     row = ToldRow(event.transaction.lt, amount, RowTerms.from_cell(terms))
     gas = Gas.ALLOT_SHARED if row.terms.share else Gas.ALLOT
@@ -177,7 +87,7 @@ def _allot(told: Told, event: _Event) -> None:
     told.deposit_nano += event.value_nano - event.gas(gas) - _row_rent(event, row.terms)
 
 
-def _raise(told: Told, event: _Event) -> None:
+def _raise(told: Told, event: Event) -> None:
     node, amount = event.body.load_bytes(32), event.body.load_coins() or 0
     row = _row(told, node, event)
     row.allotted_nano += amount
@@ -185,7 +95,7 @@ def _raise(told: Told, event: _Event) -> None:
     told.deposit_nano += event.value_nano - event.gas(Gas.RAISE)
 
 
-def _row(told: Told, node: bytes, event: _Event) -> ToldRow:
+def _row(told: Told, node: bytes, event: Event) -> ToldRow:
     row = told.rows.get(node)
     if row is None:
         raise Unexplained(f"the message at lt {event.transaction.lt} was taken for node {node.hex()}, which has no row")
@@ -200,33 +110,33 @@ def _saved(told: Told, node: bytes) -> None:
             del told.rows[node]
 
 
-def _released(told: Told, event: _Event, node: bytes, allotted: int) -> None:
+def _released(told: Told, event: Event, node: bytes, allotted: int) -> None:
     row = _row(told, node, event)
     row.allotted_nano = allotted
     row.seqno += 1
     _saved(told, node)
 
 
-def _lower(told: Told, event: _Event) -> None:
+def _lower(told: Told, event: Event) -> None:
     _released(told, event, event.body.load_bytes(32), event.body.load_uint(64))
 
 
-def _tick(told: Told, event: _Event, node: bytes) -> None:
+def _tick(told: Told, event: Event, node: bytes) -> None:
     row = _row(told, node, event)
     if not row.closing_at:
         row.closing_at = event.transaction.now + row.terms.close_timer
         _saved(told, node)
 
 
-def _reclaim(told: Told, event: _Event) -> None:
+def _reclaim(told: Told, event: Event) -> None:
     _tick(told, event, event.body.load_bytes(32))
 
 
-def _withdraw(told: Told, event: _Event) -> None:
+def _withdraw(told: Told, event: Event) -> None:
     told.deposit_nano -= (event.body.load_coins() or 0) or told.free_nano
 
 
-def _close(told: Told, event: _Event) -> None:
+def _close(told: Told, event: Event) -> None:
     following = event.body.load_maybe_ref()
     while following is not None:
         s = following.begin_parse()
@@ -240,7 +150,7 @@ def _close(told: Told, event: _Event) -> None:
     told.deposit_nano -= max(told.free_nano, 0)
 
 
-def _finish(told: Told, event: _Event) -> None:
+def _finish(told: Told, event: Event) -> None:
     for node, row in list(told.rows.items()):
         if row.closing_at and event.transaction.now >= row.closing_at:
             row.allotted_nano = row.paid_nano
@@ -253,11 +163,11 @@ def _finish(told: Told, event: _Event) -> None:
         told.deposit_nano -= free
 
 
-def _order_job(told: Told, event: _Event) -> None:
+def _order_job(told: Told, event: Event) -> None:
     told.deposit_nano -= event.body.load_coins() or 0
 
 
-def _pay_shares(told: Told, event: _Event) -> None:
+def _pay_shares(told: Told, event: Event) -> None:
     node = event.body.load_bytes(32)
     row = _row(told, node, event)
     shares = row.terms.shares
@@ -277,7 +187,7 @@ def _pay_shares(told: Told, event: _Event) -> None:
         row.paid_out_nano = row.paid_nano
 
 
-def _settle(told: Told, event: _Event) -> None:
+def _settle(told: Told, event: Event) -> None:
     message = event.transaction.in_msg
     assert message is not None and message.source is not None
     row = _row(told, message.source, event)
@@ -303,23 +213,23 @@ def _settle(told: Told, event: _Event) -> None:
     told.paid_nano[message.source] = told.paid_nano.get(message.source, 0) + pay - kept
 
 
-def _rotate(told: Told, event: _Event) -> None:
+def _rotate(told: Told, event: Event) -> None:
     told.next_key = event.body.load_bytes(32)
 
 
-def _apply(told: Told, event: _Event) -> None:
+def _apply(told: Told, event: Event) -> None:
     told.voucher_key = told.next_key or told.voucher_key
     told.next_key = None
 
 
-def _give_up(told: Told, event: _Event) -> None:
+def _give_up(told: Told, event: Event) -> None:
     node, key = event.body.load_bytes(32), event.body.load_bytes(32)
     row = _row(told, node, event)
     row.keys.pop(key, None)
     row.old.discard(key)
 
 
-def _return_rent(told: Told, event: _Event) -> None:
+def _return_rent(told: Told, event: Event) -> None:
     needed = _own_rent(event, *told.code_size)
     for row in told.rows.values():
         needed += _row_rent(event, row.terms) + len(row.old) * event.rent(Size.KEY_ROW_CELLS, Size.KEY_ROW_BITS)
@@ -328,11 +238,11 @@ def _return_rent(told: Told, event: _Event) -> None:
     told.deposit_nano = event.balance_nano - event.value_nano - told.accrued_nano - needed
 
 
-def _unknown(told: Told, event: _Event) -> None:
+def _unknown(told: Told, event: Event) -> None:
     raise Unexplained(f"the escrow took a message at lt {event.transaction.lt} that no rule knows")
 
 
-_RULES: Mapping[int, Callable[[Told, _Event], None]] = {
+_RULES: Mapping[int, Callable[[Told, Event], None]] = {
     0: _top_up,
     Op.TOP_UP: _top_up,
     Op.SETTLE: _settle,
