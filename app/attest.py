@@ -101,23 +101,30 @@ def collateral(
 
 @app.command()
 def sync(
-    node: Annotated[str, typer.Argument(help="64 hex digits, or an address")],
     registry: Annotated[str, typer.Option(help="the network's registry: 64 hex digits, or an address")],
+    node: Annotated[
+        str | None, typer.Argument(help="64 hex digits, or an address; every node of the network when not given")
+    ] = None,
     network: Annotated[str, typer.Option(help="devnet, testnet, mainnet, or a profile's path")] = "testnet",
     wallet: Annotated[
-        Path | None, typer.Option(help="24 words of the wallet that pays (0.25 TON); without it nothing is sent")
+        Path | None,
+        typer.Option(
+            help="24 words of the wallet that pays (0.25 TON a node that is told); without it nothing is sent"
+        ),
     ] = None,
+    every: Annotated[float | None, typer.Option(min=1, help="look again every so many seconds")] = None,
 ) -> None:
-    """Show where a node stands with the verifier today, and tell the node where it stands badly. Anyone may."""
+    """Show where nodes stand with the verifier today, and tell a node where it stands badly. Anyone may."""
     try:
         done = asyncio.run(
-            attest_sync.tell_node(
+            attest_sync.tell_nodes(
                 network,
                 _account(registry),
-                _account(node),
+                None if node is None else _account(node),
                 wallet_file=wallet,
                 tell=lambda line: print(line, flush=True),
                 note=note,
+                every_seconds=every,
             )
         )
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from app.demo import PROMPT
 from app.demo import main as run_demo
 from app.doctor import main as run_doctor
 from app.governance.cli import app as governance_app
+from app.shares import command as shares_command
 from app.up import main as run_up
 from client.cli import app as client_app
 from relayer.cli import app as relayer_app
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(client_app, name="client")
 app.add_typer(node_app, name="node")
 app.add_typer(worker_app, name="worker")
+relayer_app.command("shares")(shares_command)
 app.add_typer(relayer_app, name="relayer")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(attest_app, name="attest")

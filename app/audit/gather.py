@@ -28,7 +28,7 @@ async def facts_of(chain: Chain, account: bytes, global_id: int, *, history: boo
 async def network_of(chain: Chain, registry: bytes, global_id: int) -> tuple[Facts, ...]:
     """Registry, the other singletons, and every child that was ever born. Raises ChainError."""
     first = await facts_of(chain, registry, global_id)
-    accounts = dict.fromkeys([*_singletons(first), *_children(first.history or ())])
+    accounts = dict.fromkeys([*_singletons(first), *children_in(first.history or ())])
     accounts.pop(registry, None)
     return (first, *[await facts_of(chain, account, global_id) for account in accounts])
 
@@ -40,7 +40,8 @@ def _singletons(registry: Facts) -> Iterable[bytes]:
     return (state.attestation, *([state.court] if any(state.court) else []))
 
 
-def _children(history: Iterable[Transaction]) -> Iterable[bytes]:
+def children_in(history: Iterable[Transaction]) -> Iterable[bytes]:
+    """Accounts that a registry with this history gave birth to, in order."""
     for one in history:
         for message in one.out_msgs:
             if op_of(message.body) == Op.INIT and message.destination is not None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from pytoniq_core import Cell, begin_cell
 from test_escrow import code_of
 from test_fees import settle_body
 
-from devnet.ledger import Snapshot
+from app import shares
+from app.shares import dues
+from chain.api import AccountState, BlockId, Head, Transaction
+from chain.wallet import Wallet
+from devnet.ledger import Ledger, Snapshot
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, NO_HASH, TON, Pair, World, account_of_name, built_world, key_of, public
 from wrappers import escrow, escrow_rare
@@ -400,3 +406,83 @@ def test_g3_a_row_that_was_paid_in_full_while_its_timer_ran_ends_without_its_nod
     assert code_of(shared.client(escrow.finish())) == ContractError.NOT_RIPE, "it ends once"
     assert not shared.stranger(escrow_rare.pay_shares(shared.node)).failed
     assert not shared.world.alive(shared.account), "the rent of row and account is the owner's again"
+
+
+# ------------------------------------------------------------------------------------------------ who has them sent
+
+
+def test_what_the_command_says_of_shares_is_what_leaves_and_when(shared: Shared) -> None:
+    assert list(dues(shared.account, shared.state())) == []
+    shared.settle(1000)
+    (due,) = dues(shared.account, shared.state())
+    assert not due.payable and due.worth(RELAYER) == 100 and due.worth(None) == 100 + 50 + 30
+    assert code_of(shared.stranger(escrow_rare.pay_shares(shared.node))) == ContractError.SMALL_SHARES
+    least = next(paid for paid in range(100_000_000, 200_000_000, 10_000) if part(paid, FEE) >= 4_000_000)
+    shared.settle(least - 10_000)
+    assert not next(dues(shared.account, shared.state())).payable
+    assert code_of(shared.stranger(escrow_rare.pay_shares(shared.node))) == ContractError.SMALL_SHARES
+    shared.settle(least)
+    (due,) = dues(shared.account, shared.state())
+    assert due.payable
+    received = shared.received(shared.stranger(escrow_rare.pay_shares(shared.node)))
+    assert received == {
+        "relayer": due.worth(RELAYER),
+        "royalty": due.worth(ROYALTY),
+        "treasury": due.worth(shared.world.treasury),
+    }
+    assert list(dues(shared.account, shared.state())) == []
+
+
+async def test_shares_are_sent_once_by_whom_they_are_worth_it(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world, told = shared.world, []  # type: World, list[dict[str, Any]]
+    monkeypatch.setattr(shares, "connect", lambda network: LedgerChain(world.ledger))
+    sender = Wallet.create(tmp_path / "sender.mnemonic")
+    world.ledger.faucet(sender.account, 5 * TON)
+
+    async def run(wallet: Path | None, to: bytes | None = None, at_least: int | None = None) -> int:
+        told.clear()
+        return await shares.send_shares(
+            "devnet",
+            world.registry,
+            to=to,
+            wallet_file=wallet,
+            at_least_nano=at_least,
+            tell=lambda line: told.append(json.loads(line)),
+        )
+
+    shared.settle(TON)
+    words = tmp_path / "sender.mnemonic"
+    assert await run(None) == 0 and [one["sent"] for one in told] == [False] and told[0]["payable"]
+    assert await run(words) == 0 and told == [], "nothing here is this wallet's"
+    assert await run(words, RELAYER, 10 * TON) == 0 and len(told) == 1, "it is not worth it"
+    assert await run(words, RELAYER) == 1 and told[0]["sent"]
+    assert told[0]["shares_nano"][RELAYER.hex()] == TON // 10 == world.ledger.balance(RELAYER)
+    assert await run(words, RELAYER) == 0 and told == []
+    with pytest.raises(shares.NothingKnown):
+        await shares.send_shares("devnet", NO_HASH, to=None, wallet_file=None, at_least_nano=None, tell=print)
+
+
+@dataclass
+class LedgerChain:
+    """The ledger as a chain that a command connects to."""
+
+    ledger: Ledger
+    name: str = "ledger"
+
+    async def head(self) -> Head:
+        return Head(BlockId(1, bytes(32), bytes(32)), self.ledger.now)
+
+    async def account(self, account: bytes) -> AccountState:
+        return self.ledger.account(account)
+
+    async def transactions(self, account: bytes, *, lt: int, hash: bytes, limit: int) -> tuple[Transaction, ...]:
+        rows = [row for row in self.ledger.transactions.get(account, []) if row.lt <= lt]
+        return tuple(rows[::-1][:limit])
+
+    async def send(self, message: Cell) -> bytes:
+        self.ledger.send_external(message)
+        return bytes(message.hash)
+
+    async def close(self) -> None: ...

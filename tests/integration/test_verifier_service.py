@@ -295,9 +295,9 @@ async def test_g20_anyone_tells_a_node_that_its_image_was_revoked(ground: Ground
     told: list[str] = []
     noted: list[str] = []
 
-    async def tell(node: bytes, wallet_file: Path | None) -> bool:
+    async def tell(node: bytes | None, wallet_file: Path | None) -> bool:
         registry = ground.desired.registry
-        return await attest_sync.tell_node(
+        return await attest_sync.tell_nodes(
             str(profile), registry, node, wallet_file=wallet_file, tell=told.append, note=noted.append
         )
 
@@ -319,9 +319,14 @@ async def test_g20_anyone_tells_a_node_that_its_image_was_revoked(ground: Ground
         return True if json.loads(told[-1])["due"] else None
 
     await until(known, what="the revocation", timeout_seconds=20)
-    assert await tell(ground.node, words)
+    count = len(told)
+    assert await tell(None, None) and [json.loads(line)["node"] for line in told[count:]] == [ground.node.hex()]
+    assert json.loads(told[-1])["due"]
+    assert await tell(None, words)
     said, after = json.loads(told[-1]), await ground.state()
     assert said["sent"] and said["acked_only"] and "compromised" in said["faults"][0]
+    for _ in range(2):
+        assert await tell(ground.node, words) and not json.loads(told[-1])["sent"], "it was told, once is enough"
     assert after.acked_only and after.attested_until < before.attested_until
     assert not await tell(ground.operator.account, words)
     assert "no node of this registry" in noted[-1]
