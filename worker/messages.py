@@ -103,6 +103,16 @@ class Judge(Message):
     collateral: Blob
 
 
+@dataclass(frozen=True, slots=True)
+class Notarise(Message):
+    """Sign the hash of the latest receipt under this allotment for the chain's history."""
+
+    KIND = 9
+    order: U32
+    """Echoed in the answer."""
+    allotment: B32
+
+
 # ------------------------------------------------------------------------------------------------ enclave -> agent
 
 
@@ -220,7 +230,19 @@ class Judged(Message):
     """Why not; empty when accepted."""
 
 
-FROM_AGENT: tuple[type[Message], ...] = (Introduce, Attest, Post, Stored, Cancel, SignClaim, Certify, Judge)
+@dataclass(frozen=True, slots=True)
+class Notarised(Message):
+    """A receipt's hash, signed as `wrappers.signed.Notary`."""
+
+    KIND = 41
+    order: U32
+    seq: U32
+    """Of the receipt; it names the one before, so the hash stands for all up to it."""
+    hash: B32
+    signature: B64
+
+
+FROM_AGENT: tuple[type[Message], ...] = (Introduce, Attest, Post, Stored, Cancel, SignClaim, Certify, Judge, Notarise)
 FROM_ENCLAVE: tuple[type[Message], ...] = (
     Ready,
     SealingKeys,
@@ -231,4 +253,5 @@ FROM_ENCLAVE: tuple[type[Message], ...] = (
     Failed,
     Certified,
     Judged,
+    Notarised,
 )

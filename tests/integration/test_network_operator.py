@@ -123,6 +123,27 @@ async def test_g3_a_draining_node_begins_nothing_and_everyone_obeys(
         await until(again, what="the node to serve again", timeout_seconds=60)
 
 
+async def test_g13_a_clients_latest_receipt_is_notarised_by_the_key_that_issued_it(
+    net: Any, operator: Operator, ask_node: Ask
+) -> None:
+    async with net.client("notarised") as client:
+        for question in ("First?", "Second?"):
+            await ask_node(client, question)
+        escrow = (await client.balance()).escrow
+        said = await Settings(operator).notarise(escrow)
+        newest = client.receipts()[0]
+        assert (
+            (said["receipt"], said["seq"])
+            == (newest.hash.hex(), newest.issued.signed.receipt.seq)
+            == (said["receipt"], 2)
+        )
+        page = await net.chain.transactions(net.node, lt=said["lt"], hash=bytes.fromhex(said["transaction"]), limit=1)
+        (notice,) = [message for message in page[0].out_msgs if message.external]
+        assert notice.body.begin_parse().skip_bits(32 + 512).load_bytes(32) == newest.hash
+        with pytest.raises(OperationRefused, match="no receipt"):
+            await Settings(operator).notarise(bytes(32))
+
+
 async def test_g4_rotated_keys_lose_no_receipt(net: Any, operator: Operator, ask_node: Ask) -> None:
     async with net.client("rotated") as client:
         await ask_node(client, "Under the old key?")

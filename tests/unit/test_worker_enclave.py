@@ -39,6 +39,8 @@ from worker.messages import (
     Failed,
     Introduce,
     Issued,
+    Notarise,
+    Notarised,
     Post,
     Ready,
     SealingKeys,
@@ -48,7 +50,7 @@ from worker.messages import (
 from wrappers.cells import from_boc
 from wrappers.claims import ClaimMessage, batch, receipts_root
 from wrappers.receipts import Terms, Voucher
-from wrappers.signed import Claim, allotment_id, node_id, verify
+from wrappers.signed import Claim, Notary, allotment_id, node_id, verify
 
 NETWORK, NODE, EPOCH, ESCROW, ROW_EPOCH = b"N" * 32, b"n" * 32, 41, b"e" * 32, 17
 NODE_ID = node_id(NETWORK, NODE, EPOCH)
@@ -563,6 +565,21 @@ async def test_claims_over_unknown_accounts_fail_with_a_reason(house: House) -> 
     house.agent.link.post(SignClaim(9, 0, 1, (ClaimLine(ESCROW, b"u" * 32, 0),)))
     failed = await house.agent.expect(Failed)
     assert failed.order == 9 and "no receipts were signed" in failed.cause
+
+
+async def test_g13_only_hashes_of_receipts_that_this_key_issued_are_notarised(house: House) -> None:
+    client, other = Client(house), Client(house, escrow=b"\x05" * 32)
+    for _ in range(2):
+        _, last = await client.ask()
+    house.agent.link.post(Notarise(3, client.allotment))
+    signed = await house.agent.expect(Notarised)
+    receipt = last.signed.receipt
+    assert (signed.order, signed.seq, signed.hash) == (3, 2, receipt.hash)
+    assert verify(Notary(NODE_ID, receipt.hash), signed.signature, house.ready.signing_key)
+    for number, allotment in ((4, other.allotment), (5, receipt.hash)):
+        house.agent.link.post(Notarise(number, allotment))
+        failed = await house.agent.expect(Failed)
+        assert failed.order == number and "no receipt" in failed.cause
 
 
 async def test_evidence_binds_key_node_and_block(house: House) -> None:

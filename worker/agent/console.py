@@ -10,7 +10,7 @@ from typing import Any
 
 from worker.agent.claims import Claims, NoEnclave, NothingToClaim
 from worker.agent.desk import Desk
-from worker.agent.enclave_process import EnclaveGone
+from worker.agent.enclave_process import EnclaveGone, EnclaveRefused
 from worker.agent.jobs import JobDesk
 from worker.agent.keeper import TROUBLE, Keeper
 from worker.agent.relayer_link import RelayerLink
@@ -33,7 +33,7 @@ class Console:
     async def control(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """`ping`; `status`, `prices`: what only the running agent knows; `settle`: claim everything now; `rotate`.
 
-        `release-key`: sign with the one that the chain shows.
+        `release-key`: sign with the one that the chain shows. `notarise`: an escrow's latest receipt's hash.
         """
         match request.get("do"):
             case "ping":
@@ -50,7 +50,9 @@ class Console:
                 return await self._rotate()
             case "release-key":
                 return await self._release_key()
-        return {"error": "unknown request; known are ping, status, prices, settle, rotate, release-key"}
+            case "notarise":
+                return await self._notarise(request.get("escrow"))
+        return {"error": "unknown request; known are ping, status, prices, settle, rotate, release-key, notarise"}
 
     def _status(self) -> dict[str, Any]:
         enclave = self.keeper.enclave
@@ -75,6 +77,26 @@ class Console:
             return {"release_key": (await self.keeper.adopt_release_key()).hex()}
         except (*TROUBLE, KeyFileError) as error:
             return {"error": str(error)}
+
+    async def _notarise(self, escrow: object) -> dict[str, Any]:
+        enclave = self.keeper.enclave
+        if enclave is None:
+            return {"error": "no enclave runs; only the key that signed a receipt can notarise it"}
+        accounts = await self.claims.journal.read(lambda store: store.accounts(all=True))
+        mine = [one for one in accounts if one.key == enclave.key and one.escrow.hex() == escrow]
+        if not mine:
+            return {"error": "the running enclave has signed no receipt for this escrow"}
+        newest = max(mine, key=lambda one: one.allotment_epoch)
+        try:
+            signed = await enclave.notarise(newest.allotment)
+        except (EnclaveGone, EnclaveRefused, TimeoutError) as error:
+            return {"error": str(error) or "the enclave does not answer"}
+        return {
+            "key": enclave.key.hex(),
+            "seq": signed.seq,
+            "hash": signed.hash.hex(),
+            "signature": signed.signature.hex(),
+        }
 
     async def _rotate(self) -> dict[str, Any]:
         """Ends the enclave when it has answered what it began. The next one, started at once, has a key of its own."""

@@ -27,6 +27,8 @@ from worker.messages import (
     Issued,
     Judge,
     Judged,
+    Notarise,
+    Notarised,
     Ready,
     SealingKeys,
     SealingOffer,
@@ -138,6 +140,13 @@ class Enclave:
         self._link.post(Judge(order, to_boc(question), to_boc(evidence), to_boc(collateral)))
         return cast(Judged, await self._answer(order, judged))
 
+    async def notarise(self, allotment: bytes) -> Notarised:
+        """The latest receipt's hash, signed for the chain. Raises EnclaveRefused, EnclaveGone, TimeoutError."""
+        self._check_alive()
+        order, signed = self._order()
+        self._link.post(Notarise(order, allotment))
+        return cast(Notarised, await self._answer(order, signed))
+
     def _order(self) -> tuple[int, asyncio.Future[Any]]:
         order = secrets.randbits(32)
         waiting = self._numbered[order] = asyncio.get_running_loop().create_future()
@@ -205,7 +214,7 @@ class Enclave:
             case Certified():
                 if self._certified is not None and not self._certified.done():
                     self._certified.set_result(message.expires_at)
-            case ClaimSigned() | Judged():
+            case ClaimSigned() | Judged() | Notarised():
                 waiting = self._numbered.get(message.order)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message)

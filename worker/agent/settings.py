@@ -10,7 +10,8 @@ from typing import Any
 from pytoniq_core import Cell
 
 from chain.api import Transaction
-from chain.wait import until
+from chain.follower import AccountFollower
+from chain.wait import until, wait_for_transaction
 from protocol.pricing import table
 from worker.agent import control
 from worker.agent.operations import OperationRefused, Operator
@@ -18,6 +19,7 @@ from worker.agent.release_keys import ReleaseKeys
 from wrappers import node_rare
 from wrappers.cells import from_boc
 from wrappers.node import NodeState
+from wrappers.ops import Op
 from wrappers.receipts import Terms
 
 SETTING_NANO = 80_000_000
@@ -25,6 +27,10 @@ SETTING_NANO = 80_000_000
 SHOWN_SECONDS = 60.0
 ROTATED_SECONDS = 900.0
 """An enclave loads its model, and waits for a block that its quote can name."""
+
+
+NOTARY_MARGIN_NANO = 5_000_000
+"""What is not used comes back."""
 
 
 class Role(StrEnum):
@@ -157,6 +163,28 @@ class Settings:
             keys.adopt(following)
         return {"old_key": before.hex(), "release_key": following.hex()}
 
+    async def notarise(self, escrow: bytes) -> dict[str, Any]:
+        """The hash of the escrow's latest receipt into the chain's history, signed by the enclave that issued it."""
+        asked = {"do": "notarise", "escrow": escrow.hex()}
+        try:
+            said = await control.ask(self.operator.config.control_socket, asked, timeout_seconds=60)
+        except (control.NotRunning, TimeoutError) as error:
+            raise OperationRefused(f"{error}: only the enclave that issued a receipt can sign its hash") from error
+        if "error" in said:
+            raise OperationRefused(said["error"])
+        hash_, key, signature = (bytes.fromhex(said[name]) for name in ("hash", "key", "signature"))
+        value = (await self.operator.fees()).notarise() + NOTARY_MARGIN_NANO
+        node = self.operator.ground.node
+        follower = await AccountFollower.from_now(self.operator.ground.chain, node)
+        await self.operator.send(value, node_rare.notarise(hash_, key, signature))
+        landed = await wait_for_transaction(
+            follower,
+            lambda one: any(message.external and _names(message.body, hash_) for message in one.out_msgs),
+            SHOWN_SECONDS,
+        )
+        named = {"escrow": escrow.hex(), "seq": said["seq"], "receipt": said["hash"], "key": said["key"]}
+        return {**named, "node": node.hex(), "transaction": landed.hash.hex(), "lt": landed.lt}
+
     async def rotate(self, progress: Callable[[str], None]) -> dict[str, Any]:
         """A new enclave with a new key, attested; then what the old key earned is claimed. Needs the running agent."""
         socket = self.operator.config.control_socket
@@ -181,6 +209,15 @@ class Settings:
         retired = (await self._state()).retired.get(bytes.fromhex(old))
         ends_at = retired.ends_at if retired is not None else None
         return {"old_key": old, "new_key": new, "old_claims_until": ends_at, "settled": settled}
+
+
+def _names(body: Cell, hash_: bytes) -> bool:
+    """Whether it is TL-B `notarised` of this hash."""
+    s = body.begin_parse()
+    if len(body.bits) != 32 + 3 * 256 or s.load_uint(32) != Op.NOTARISED:
+        return False
+    s.skip_bits(512)
+    return bool(s.load_bytes(32) == hash_)
 
 
 def offered(state: NodeState, role: Role) -> bytes | None:

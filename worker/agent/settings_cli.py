@@ -74,6 +74,15 @@ def release_key(
     typer.echo(json.dumps(run(config, work)))
 
 
+def notarise(
+    escrow: Annotated[str, typer.Argument(help="The client's escrow: 64 hex digits or a TON address.")],
+    config: Config = None,
+) -> None:
+    """Put the hash of a client's latest receipt into the chain's history: it stands for all receipts before it."""
+    account = parse_account(escrow)
+    typer.echo(json.dumps(run(config, lambda operator: Settings(operator).notarise(account))))
+
+
 def price(
     publish: Annotated[bool, typer.Option("--publish", help="Put what the running enclave asks on chain.")] = False,
     drop: Annotated[str | None, typer.Option(metavar="MODEL", help="Take a model's price off the chain.")] = None,
@@ -127,6 +136,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "drain": drain,
     "rotate-keys": rotate_keys,
     "release-key": release_key,
+    "notarise": notarise,
     "price": price,
     "controller": controller,
     "payout": payout,

@@ -22,7 +22,7 @@ from worker.enclave.keys import Keys
 from worker.messages import ClaimLine
 from wrappers.claims import ClaimEntry, Entry, batch, claim_message, receipts_root
 from wrappers.receipts import InnerReceipt, Receipt
-from wrappers.signed import Claim, sign
+from wrappers.signed import Claim, Notary, sign
 
 
 class BooksError(Exception):
@@ -116,6 +116,19 @@ class Books:
         )
         signature = sign(header, self._keys.signing)
         return claim_message(self._node, signature, seqno, valid_until, self._tokens, entries)
+
+    def notarise(self, allotment: bytes) -> tuple[int, bytes, bytes]:
+        """(seq, hash, signature over `Notary`) of the latest receipt. Raises BooksError.
+
+        Nothing but hashes of receipts is signed so: a notarised hash says that this key issued what hashes to it.
+        """
+        account = self._accounts.get(allotment)
+        if account is None or not account.state.seq:
+            raise BooksError(
+                f"this key has signed no receipt for allotment {allotment.hex()}; nothing can be notarised"
+            )
+        state = account.state
+        return state.seq, state.previous, sign(Notary(self._node_id, state.previous), self._keys.signing)
 
     def _entry(self, line: ClaimLine) -> ClaimEntry:
         account = self._accounts.get(line.allotment)

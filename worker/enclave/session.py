@@ -34,6 +34,8 @@ from worker.messages import (
     Failed,
     Introduce,
     Judge,
+    Notarise,
+    Notarised,
     OfferedModel,
     Post,
     Ready,
@@ -109,6 +111,8 @@ class Session:
                 self._spawn(self._claim(self._introduced(), message))
             case Certify():
                 self._spawn(self._certify(message))
+            case Notarise():
+                self._spawn(self._notarise(self._introduced(), message))
             case Judge():
                 self._spawn(self._judge(self._introduced().facts.network, message))
             case _:
@@ -199,3 +203,11 @@ class Session:
             await self._link.send(Failed("claim", order.order, str(error), "Correct the claim's lines"))
             return
         await self._link.send(ClaimSigned(order.order, order.seqno, order.valid_until, to_boc(message)))
+
+    async def _notarise(self, node: _Node, order: Notarise) -> None:
+        try:
+            seq, hash_, signature = node.books.notarise(order.allotment)
+        except BooksError as error:
+            await self._link.send(Failed("notarise", order.order, str(error), "Name an allotment that it served"))
+            return
+        await self._link.send(Notarised(order.order, seq, hash_, signature))
