@@ -53,6 +53,9 @@ def test_constants_folded_into_builders_are_the_schemas() -> None:
         r"builder begin_(\w+)\(\) asm \"NEWC\" \"x\{00([0-9a-f]{2})([0-9a-f]{8})\} STSLICECONST\"", types
     )
     assert len(folded) == 14
+    assert re.findall(r"slice allotment_birth\(\) asm \"x\{00d8(\w{8})\} PUSHSLICE\"", types) == [
+        f"{Tag.ALLOTMENT_BIRTH:08x}"
+    ]
     for name, _, tag in folded:
         assert int(tag, 16) == Tag[name.upper()], name
     messages = (ROOT / "common" / "messages.fc").read_text()
