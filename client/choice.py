@@ -55,6 +55,12 @@ class Choice:
             except (Untrusted, NoNode) as error:
                 troubles.append(error)
                 continue
+            if row.terms.release_key != trusted.release_key:
+                # Its agent serves no such row: whoever has the earlier key could empty it.
+                cause = f"node {node.hex()} has another release key than the one that your allotment names"
+                cure = "end the row (`cocoon client reclaim NODE`, at its time `finish`) and allot anew"
+                troubles.append(NoNode(cause, cure))
+                continue
             models |= {one.name for one in trusted.models}
             model = trusted.model(body.model) if body.model else next(iter(trusted.models), None)
             if model is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from client import delivery
-from client.errors import NodeFault, TooLittleAllotted
+from client.errors import NodeFault, NoNode, TooLittleAllotted
 from protocol.receipts import SignedReceipt
 from wrappers.signed import sign, verify
 
@@ -98,3 +98,12 @@ async def test_receipts_that_came_without_their_proof_are_told(world: Any, behav
         await client.recover()
         assert not await client.unaccepted()
     assert sign(signed.receipt, world.enclave.signing) == signed.signature
+
+
+async def test_g5_a_row_under_an_earlier_release_key_gets_no_voucher(world: Any, behave: Any) -> None:
+    row = world.row()
+    world.show_escrow(replace(row, terms=replace(row.terms, release_key=b"\x06" * 32)))
+    async with world.client() as client:
+        with pytest.raises(NoNode, match="another release key") as refused:
+            await ask(client)
+        assert "allot anew" in refused.value.cure and not client.store.accounts()
