@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from attestation_mirror import INTEL_KEY, NODE, REFUSING_NODE, Mirror, tee
+from attestation_mirror import INTEL_KEY, NODE, REFUSING_NODE, Mirror, longer, tee
 from pytoniq_core import Cell
 
 from attestation.onchain.errors import VerifierError as Error
-from attestation.onchain.messages import release_platform
-from attestation.onchain.state import ChainImage, ChainPolicy, VerifierState
+from attestation.onchain.messages import release_platform, sync
+from attestation.onchain.state import ChainImage, ChainPolicy, Standing, VerifierState
 from devnet.ledger import Snapshot
 from scripts.attest_stage import Outcome, Stage
 from scripts.stage import DAY, TON, account_of_name, key_of
@@ -108,6 +108,50 @@ def test_g12_no_quote_passes_under_an_image_of_the_committee() -> None:
     mirror = Mirror(images={measured: ChainImage(tier=TIER)})
     mirror.load()
     assert mirror.attest().exit_code == Error.UNKNOWN_IMAGE
+
+
+def test_g12_what_a_committee_vouches_for_has_no_launch_registers(mirror: Mirror) -> None:
+    """Of a committee the entry is an account, of an image the measurement of an SEV-SNP guest: neither has any."""
+    for entry in (COMMITTEE, IMAGE):
+        snapshot = mirror.ledger.snapshot()
+        assert mirror.stage.govern(allow_image(entry, TIER, b"\x01" * 32)).exit_code == 0
+        assert vouch(mirror).exit_code == Error.WRONG_LAUNCH
+        mirror.ledger.revert(snapshot)
+    assert vouch(mirror).accepted
+
+
+def test_g9_a_vouched_platforms_rent_is_paid_once(mirror: Mirror) -> None:
+    kept = []
+    for _ in range(5):
+        before = mirror.ledger.balance(mirror.stage.account)
+        assert vouch(mirror).accepted
+        kept.append(mirror.ledger.balance(mirror.stage.account) - before)
+        mirror.ledger.now += 1
+    assert 10_000_000 < kept[0] < 15_000_000 and all(abs(each) < 100_000 for each in kept[1:])
+    assert (state_of(mirror).platforms[PLATFORM].node, state_of(mirror).platforms[PLATFORM].verdicts) == (NODE, 3)
+
+
+def test_a_vouched_platform_is_judged_by_denial_and_node_alone(mirror: Mirror) -> None:
+    """No TDX statement says anything of it."""
+
+    def standing(node: bytes) -> int:
+        outcome = mirror.stage.tell(sync(node, IMAGE, PLATFORM, Cell.empty()))
+        body = outcome.trace.of(mirror.stage.account)[0].out_msgs[0].body.begin_parse()
+        body.skip_bits(32 + 512)
+        return int(body.load_uint(8))
+
+    assert vouch(mirror).accepted
+    assert standing(NODE) == Standing(0) and standing(REFUSING_NODE) == Standing.PLATFORM_OUTDATED
+    assert mirror.stage.govern(deny_platform(PLATFORM)).exit_code == 0
+    assert standing(NODE) == Standing.PLATFORM_DENIED
+
+
+def test_a_committees_word_is_read_to_its_end(mirror: Mirror) -> None:
+    said: dict[str, Any] = {
+        "node": NODE, "epoch": 77, "key": b"\x44" * 32, "attested_until": mirror.ledger.now + DAY,
+        "block_seqno": 100, "measurement": IMAGE, "platform": PLATFORM,
+    }  # fmt: skip
+    assert mirror.said(COMMITTEE, longer(Vouched(**said).to_cell())).exit_code == 9
 
 
 def test_one_live_node_per_platform_and_denied_ones_stay_out(mirror: Mirror) -> None:
