@@ -168,6 +168,7 @@ class Home:
             f'wallet_file = "{self.wallet_file("operator")}"\n'
             f'relayers = ["{self.worker_url}"]\n'
             f"max_job_nano = {MAX_JOB_NANO}\n"
+            "receipt_claim_nano = 1\n"
             "poll_seconds = 1.0\n",
             encoding="utf-8",
         )

@@ -170,6 +170,11 @@ class NodeState:
         retired = self.retired.get(key)
         return retired is not None and now <= retired.ends_at
 
+    def key_acked_only(self, key: bytes) -> bool:
+        """Whether claims under `key` are paid only up to what the client acknowledged."""
+        retired = self.retired.get(key)
+        return self.acked_only if key == self.signing_key else retired is not None and retired.acked_only
+
     @property
     def draining(self) -> bool:
         return self.extras is not None and self.extras.draining

@@ -181,8 +181,12 @@ class Row:
         return cls(epoch, allotted, paid, seqno, closing_at, terms, keys, key, outdated)
 
 
-def payable(row: Row, key: bytes, cumulative_nano: int, cap_nano: int) -> int:
-    """What a settlement of `cumulative_nano` under a voucher for `cap_nano` would pay now, in nanoTON."""
+def payable(row: Row, key: bytes, cumulative_nano: int, cap_nano: int, acked_nano: int, *, acked_only: bool) -> int:
+    """What a settlement of `cumulative_nano` under a voucher for cap and acked would pay now, in nanoTON.
+
+    `acked_only`: whether the node's account says so of this key.
+    """
     known = row.keys.get(key, KeyRow())
-    target = min(cumulative_nano, max(cap_nano, known.cap_nano))
+    limit = max(acked_nano, known.acked_nano) if acked_only else max(cap_nano, known.cap_nano)
+    target = min(cumulative_nano, limit)
     return max(0, min(target - known.paid_nano, row.allotted_nano - row.paid_nano))

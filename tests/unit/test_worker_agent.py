@@ -172,7 +172,9 @@ def account(**changes) -> Account:
         voucher_signature=bytes(64),
         unlanded_since=NOW - 100,
     )
-    return replace(made, **changes)
+    made = replace(made, **changes)
+    voucher = Voucher(made.allotment, made.key, made.cap_nano, made.acked_nano, made.terms)
+    return replace(made, voucher_signature=sign(voucher, CLIENT))
 
 
 def test_what_landed_is_read_from_the_row_of_the_same_allotment() -> None:
@@ -190,6 +192,17 @@ def test_due_is_what_a_settlement_would_pay() -> None:
     assert due(account(), escrow_state(row(allotted_nano=100)), NODE).payable_nano == 100
     assert due(account(), escrow_state(row(keys={KEY: KeyRow(400)}, paid_nano=400)), NODE).payable_nano == 0
     assert due(account(), None, NODE).payable_nano == 0
+    assert due(account(), escrow_state(row(allotment=OTHER_KEY)), NODE).payable_nano == 0
+
+
+def test_g8_what_the_escrow_would_refuse_is_not_due_whatever_was_earned() -> None:
+    """A claim that brings nothing costs the node's gas, at every poll."""
+    shown = row(keys={KEY: KeyRow(paid_nano=60, cap_nano=500, acked_nano=120)}, paid_nano=60)
+    for acked, payable_nano in ((0, 60), (100, 60), (200, 140), (900, 340)):
+        owed = account(acked_nano=acked)
+        assert due(owed, escrow_state(shown), NODE, acked_only=True).payable_nano == payable_nano
+        assert due(owed, escrow_state(shown), NODE).payable_nano == 340
+    assert due(account(), escrow_state(row(), voucher_key=OTHER_KEY), NODE).payable_nano == 0
 
 
 def test_policy_claims_on_amount_age_or_a_closing_row() -> None:

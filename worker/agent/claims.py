@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chain.api import Chain, ChainError, Refused
 from chain.outgoing import Outgoing
@@ -24,8 +24,9 @@ from wrappers.cells import from_boc
 from wrappers.claims import MAX_CLAIM_ENTRIES, Entry, claim_receipt
 from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
-from wrappers.receipts import Receipt
+from wrappers.receipts import Receipt, Voucher
 from wrappers.rows import KeyRow, payable
+from wrappers.signed import verify
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ VALID_SECONDS = 90
 """Within the contract's 120, with room for clocks and blocks."""
 LATE_SECONDS = 30
 GONE_SECONDS = 300.0
+REPEAT_SECONDS = 600.0
+"""What a claim brought to the chain is not claimed again so soon: its payment is on the way, or was refused."""
 HURRY_SECONDS = 7_200
 """Vouchers of a key that is replaced within this time are claimed at once."""
 CLAIM_RECEIPT_VALUE_NANO = 50_000_000
@@ -82,11 +85,16 @@ def landed(account: Account, escrow: EscrowState | None, node: bytes) -> tuple[K
     return row.keys.get(account.key, KeyRow()), False
 
 
-def due(account: Account, escrow: EscrowState | None, node: bytes) -> Due:
+def due(account: Account, escrow: EscrowState | None, node: bytes, *, acked_only: bool = False) -> Due:
+    """What the escrow would pay, by all that it checks: a claim that it refuses costs the node's gas all the same."""
     row = escrow.rows.get(node) if escrow is not None else None
-    if row is None or row.allotment != account.allotment:
+    if escrow is None or row is None or row.allotment != account.allotment:
         return Due(account, 0)
-    return Due(account, payable(row, account.key, account.cumulative_nano, account.cap_nano))
+    voucher = Voucher(account.allotment, account.key, account.cap_nano, account.acked_nano, account.terms)
+    if not verify(voucher, account.voucher_signature, escrow.voucher_key):
+        return Due(account, 0)  # the owner has another voucher key since
+    sums = account.cumulative_nano, account.cap_nano, account.acked_nano
+    return Due(account, payable(row, account.key, *sums, acked_only=acked_only))
 
 
 def in_a_hurry(escrow: EscrowState | None, node: bytes, now: int) -> bool:
@@ -121,6 +129,8 @@ class Claims:
     outstanding: SignedClaim | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _gone_since: dict[tuple[bytes, bytes], float] = field(default_factory=dict)
+    _brought: dict[tuple[bytes, bytes], tuple[int, float]] = field(default_factory=dict)
+    """By key and escrow: (cumulative_nano, when) of the last claim that came to the chain."""
 
     # ---- what the chain shows
 
@@ -137,8 +147,19 @@ class Claims:
             if (shown.seq, shown.paid_nano, closed) != (account.landed_seq, account.landed_nano, False):
                 await self._note(account, shown, closed)
             if not closed:
-                dues.append(due(account, escrow, self.view.account))
+                acked_only = state.key_acked_only(account.key)
+                dues.append(self._not_brought(due(account, escrow, self.view.account, acked_only=acked_only)))
         return tuple(dues)
+
+    def _not_brought(self, one: Due) -> Due:
+        """`one`, less what a claim has brought a moment ago: else whoever asks right then has it paid for twice."""
+        brought_nano, at = self._brought.get((one.account.key, one.account.escrow), (0, 0.0))
+        if not brought_nano or time.monotonic() - at >= REPEAT_SECONDS:
+            return one
+        return replace(one, payable_nano=max(0, min(one.payable_nano, one.account.cumulative_nano - brought_nano)))
+
+    def _note_brought(self, key: bytes, escrow: bytes, cumulative_nano: int) -> None:
+        self._brought[key, escrow] = cumulative_nano, time.monotonic()
 
     def _surely(self, account: Account, gone: bool) -> bool:
         """Endpoints may fall back to an older state together: only what stays gone is given up for good."""
@@ -167,8 +188,10 @@ class Claims:
 
     # ---- batches
 
-    async def batch(self) -> SignedClaim:
+    async def batch(self, least_nano: int = 1) -> SignedClaim:
         """The batch that is on its way, or a new one over all that is owed; it is also sent to the chain.
+
+        A new one is made for `least_nano` in all, or for any sum that soon cannot be claimed any more.
 
         Raises NothingToClaim, NoEnclave, ChainError, EnclaveRefused, EnclaveGone.
         """
@@ -184,10 +207,15 @@ class Claims:
                     return held
                 if head.now <= held.valid_until + LATE_SECONDS:
                     raise NothingToClaim  # it may still land; a second one would only race with it
+            elif held is not None and held.seqno < node.seqno:
+                for escrow, cumulative_nano, _ in held.entries:
+                    self._note_brought(held.key, escrow, cumulative_nano)
             self.outstanding = None
             dues = [one for one in await self.refresh(fresh=True) if one.account.key == enclave.key]
             lines = [one for one in dues if one.payable_nano][:MAX_CLAIM_ENTRIES]
             if not lines or node.signing_key != enclave.key:
+                raise NothingToClaim
+            if sum(one.payable_nano for one in lines) < least_nano and not await self._hurried(lines, head.now):
                 raise NothingToClaim
             signed = await enclave.claim(
                 node.seqno,
@@ -228,19 +256,21 @@ class Claims:
         enclave = self.enclave()
         node = (await self.view.node()).state
         now = (await self.view.head()).now
-        messages = []
+        claimed: list[Account] = []
         for one in await self.refresh():
             living = enclave is not None and one.account.key == enclave.key
             if one.payable_nano < max(1, least_nano) or (living and not include_living):
                 continue
             if node.key_claimable(one.account.key, now):
-                messages.append(receipt_message(one.account, self.view.account))
-        for start in range(0, len(messages), MAX_MESSAGES):
-            part = messages[start : start + MAX_MESSAGES]
-            sent = await self.wallet.send(self.view.chain, part)
+                claimed.append(one.account)
+        for start in range(0, len(claimed), MAX_MESSAGES):
+            part = claimed[start : start + MAX_MESSAGES]
+            sent = await self.wallet.send(self.view.chain, [receipt_message(one, self.view.account) for one in part])
             await sent.landed(self.view.chain)
+            for account in part:
+                self._note_brought(account.key, account.escrow, account.cumulative_nano)
             log.info("claimed %d receipts of keys that are gone", len(part))
-        return len(messages)
+        return len(claimed)
 
 
 def receipt_message(account: Account, node: bytes) -> Outgoing:

@@ -57,7 +57,8 @@ class AgentConfig:
     claim_age_seconds: int = 3600
     """... or when the oldest unclaimed receipt is this old, whatever relayers ask for."""
     receipt_claim_nano: int = 10_000_000
-    """What an enclave that is gone had signed is claimed singly, at the wallet's gas, from this amount on."""
+    """What an enclave that is gone had signed is claimed singly, at the wallet's gas, from this amount on; and for less
+    than this in all no relayer's ask for a batch is followed."""
     max_job_nano: int = 0
     """The most that one batch job may put at stake: a job's maximum is slashed when it was accepted and no result came,
     as when the enclave dies in between. 0: this node takes no jobs."""

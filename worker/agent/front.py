@@ -50,7 +50,8 @@ class Front:
 
     async def claim(self) -> OutgoingClaim:
         try:
-            claim = await self._claims.batch()
+            # The gas is the node's: no relayer may have it spent on next to nothing.
+            claim = await self._claims.batch(self._claims.policy.receipt_claim_nano)
         except NothingToClaim as error:
             raise Refusal(LinkCode.NOTHING_TO_CLAIM, "nothing is owed that a claim brings now", "ask later") from error
         except (NoEnclave, EnclaveGone) as error:
