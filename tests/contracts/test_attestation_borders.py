@@ -20,6 +20,7 @@ from attestation_mirror import (
 )
 from pytoniq_core import Cell, begin_cell
 
+from attestation.onchain import fees
 from attestation.onchain.collateral import authority_message, crl_messages
 from attestation.onchain.errors import VerifierError as Error
 from attestation.onchain.hints import P
@@ -36,10 +37,12 @@ from devnet.accounts import planted
 from devnet.ledger import Ledger, Snapshot
 from scripts.attest_stage import TON, Outcome, Stage
 from wrappers.addresses import singleton_state_init
-from wrappers.code import Contract, code
+from wrappers.code import Contract, code, size_of
 from wrappers.errors import ContractError
+from wrappers.gas import TEN_YEARS, Gas
 from wrappers.governance import allow_image, set_policy
 from wrappers.ops import Op as CommonOp
+from wrappers.prices import Prices
 from wrappers.signed import GenesisState, sign
 
 CELL_UNDERFLOW = 9
@@ -362,7 +365,14 @@ def test_g20_genesis_is_held_to_the_same_bounds() -> None:
 
 
 def test_g9_genesis_brings_the_rent_of_the_collateral_too() -> None:
-    """500 cells of 200,000 bits for ten years cost 3.4 TON at today's prices; code and state some 0.5 TON."""
-    rent = (500 * 500 + 200_000) * 10 * 365 * DAY // 65_536
-    assert birth(born_with, rent) == ContractError.LOW_VALUE
-    assert birth(born_with, 2 * rent) == 0
+    """Ten years of code, state, and the collateral that nobody pays for, to the nanoTON."""
+    stage = Stage(Ledger(), ROOT_KEY)
+    assert not stage.deploy().failed
+    state = stage.ledger.account(stage.account)
+    assert state.code is not None and state.data is not None
+    cells, bits = size_of(begin_cell().store_ref(state.code).store_ref(state.data).end_cell())
+    prices = Prices.from_config(stage.ledger.config)
+    rent = prices.storage(cells + fees.COLLATERAL_CELLS, bits + fees.COLLATERAL_BITS, TEN_YEARS)
+    need = prices.gas(Gas.GENESIS) + rent
+    assert birth(born_with, need - 1) == ContractError.LOW_VALUE
+    assert birth(born_with, need) == 0
