@@ -150,7 +150,7 @@ class Fees:
 
         The registry's own need comes on top of it, from value and amount.
         """
-        gas = self.prices.gas(Gas.ORDER_JOB) + self.prices.gas(Gas.OPEN) + self.prices.gas(Gas.TOP_UP)
+        gas = self.prices.gas(Gas.ORDER_JOB) + self.prices.gas(Gas.OPEN_JOB) + self.prices.gas(Gas.TOP_UP)
         cells, bits = size_of(config)
         return gas + self.prices.forward(cells + 1, bits + Size.OPEN_JOB_BITS) + self.prices.forward(0, 0)
 

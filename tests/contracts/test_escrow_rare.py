@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from job_gas import deepest
 from pytoniq_core import Cell, begin_cell
 from test_escrow import assert_unchanged, code_of
 from test_fees import settle_body
@@ -12,6 +13,7 @@ from scripts.stage import DAY, HOUR, TON, Pair, World, account_of_name, built_wo
 from wrappers import escrow, escrow_rare
 from wrappers.code import Contract, code, rare_program
 from wrappers.errors import ContractError
+from wrappers.job import JobConfig
 from wrappers.ops import Op
 from wrappers.signed import Release, sign
 
@@ -136,6 +138,18 @@ def test_g8_what_an_order_brings_suffices_for_its_own_refusal(world: World, pair
     assert [tx.account for tx in trace.failed] == [world.registry]
     assert world.escrow(pair.escrow).deposit_nano >= before.deposit_nano
     assert world.ledger.balance(pair.escrow) >= world.escrow(pair.escrow).deposit_nano
+
+
+@pytest.mark.parametrize("amount", [1, TON // 2])
+def test_g8_an_order_brings_enough_for_the_dearest_refusal_too(world: World, pair: Pair, amount: int) -> None:
+    """Sixteen nodes in the deepest tree, looked at to the end, and then too little money."""
+    now = world.ledger.now
+    nodes = deepest(pair.node)  # from job_gas
+    config = JobConfig(b"\x61" * 32, b"\x62" * 32, 100 * TON, now + HOUR, HOUR, HOUR, nodes).to_cell()
+    before, need = world.escrow(pair.escrow), world.fees.order_job(config)
+    trace = world.send(world.client, pair.escrow, need, escrow_rare.order_job(amount, CODE_HASH, 0, config))
+    assert [(tx.account, tx.exit_code) for tx in trace.failed] == [(world.registry, ContractError.WRONG_CODE)]
+    assert world.escrow(pair.escrow).deposit_nano >= before.deposit_nano
 
 
 def test_g1_a_job_takes_what_is_free_and_no_more(world: World, pair: Pair) -> None:

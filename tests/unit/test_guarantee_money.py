@@ -59,8 +59,8 @@ def test_g7_only_the_messages_whose_bounce_is_handled_leave_with_the_bounce_flag
     """verdict, slash, governed, vouched, presented (value stays), settle, accepted, paid, open_job (deposit)."""
     found = {}
     for path in SOURCES:
-        if sends := code(path).count("to_bounceable("):
-            found[path.stem] = sends
+        if sends := re.findall(r"(?:to|begin)_bounceable\(", code(path)):
+            found[path.stem] = len(sends)
     assert found == {
         "attestation": 1,
         "node": 2,
