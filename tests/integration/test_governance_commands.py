@@ -16,6 +16,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from app.cli import app
+from app.governance.carry import Refused, carry_out
+from app.governance.core import orders
+from app.governance.gather import actions_of, scene_of
 from chain.config import NETWORKS, connect, load_network
 from chain.outgoing import Outgoing
 from chain.quorum import Quorum
@@ -24,7 +27,8 @@ from devnet.control import Control
 from devnet.node import Devnet
 from scripts.deploy import apply as deploy
 from scripts.deploy.profile import load_profile
-from wrappers.cells import account_of, from_boc
+from wrappers import governance
+from wrappers.cells import account_of, from_boc, to_boc
 from wrappers.registry import DAY_SECONDS, RegistryState
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(170)]
@@ -165,6 +169,46 @@ async def test_the_office_is_handed_over_in_two_steps_and_back(land: Land) -> No
     await land.done("offer-handover", governor.account.hex(), wallet="heir")
     await land.done("accept-handover")
     assert (await land.state()).governor == governor.account
+
+
+async def test_g18_what_the_chain_refuses_after_all_is_said(land: Land) -> None:
+    """Others may act between rehearsal and block: the outcome is read from the chain, not assumed."""
+    scene = await scene_of(land.chain, land.registry)
+    governor = Wallet.from_mnemonic_file(land.folder / "governor.mnemonic")
+    unknown = orders.revoke_image(scene.state, scene.verifier_state, bytes.fromhex("99" * 32), False)
+    with pytest.raises(Refused, match="the verifier refused it"):
+        await carry_out(land.chain, scene, unknown, governor)
+    with pytest.raises(Refused, match="the registry refused it"):
+        await carry_out(land.chain, scene, orders.stop_opening(scene.state, 1), land.heir)
+    assert (await land.state()).stopped == 0
+
+
+async def test_g20_an_action_is_found_in_the_registrys_history_or_given_in_a_file(
+    land: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = await land.done("propose", "settings", "--set", "min_deposit_nano=300_000_000")
+    for _ in range(3):  # later transactions, page by page
+        await land.done("narrow", "revoke-model", "33" * 32)
+    monkeypatch.setattr("app.governance.gather.PAGE", 1)
+    scene = await scene_of(land.chain, land.registry)
+    hash_ = bytes.fromhex(said["action"])
+    action = (await actions_of(land.chain, scene, {hash_}))[hash_]
+    assert bytes(action.hash) == hash_ and await actions_of(land.chain, scene, {bytes(32)}) == {}
+    whole, other = land.folder / "action.boc", land.folder / "other.boc"
+    whole.write_text(to_boc(action).hex())
+    other.write_bytes(to_boc(governance.allow_model(bytes(32))))
+    await land.wait_lock()
+    assert "holds another action" in await land.refused("execute", said["action"], "--action", str(other))
+    # Endpoints that keep no history: only the file is left.
+    monkeypatch.setattr("app.governance.run.actions_of", nothing_kept)
+    assert "--action FILE" in await land.refused("execute", said["action"])
+    assert "no history" in (await land.run("status", wallet=None)).stdout
+    await land.done("execute", said["action"], "--action", str(whole))
+    assert (await land.state()).parameters.min_deposit_nano == 300_000_000
+
+
+async def nothing_kept(*_: object) -> dict[bytes, Any]:
+    return {}
 
 
 async def test_g14_a_committee_is_deployed_allowed_and_revoked(land: Land) -> None:
