@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-# Tests are collected in importlib mode, which puts no test folder on the path.
-sys.path.insert(0, str(Path(__file__).parent))
 
 from devnet.ledger import Snapshot
 from scripts.stage import Pair, World, built_world, make_pair

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gpu_mirror as m
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -26,19 +23,6 @@ NONCE = bytes.fromhex("931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32
 """Of the sample report."""
 NOW = 1_720_000_000
 """July 2024: the manifests' signers are valid until June 2025."""
-
-
-def _load(name: str) -> ModuleType:
-    path = Path(__file__).parent.parent / "support" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"genuine_{name}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[f"genuine_{name}"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-m = _load("gpu_mirror")
 
 
 def genuine(name: str) -> bytes:

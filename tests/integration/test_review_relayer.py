@@ -1,29 +1,15 @@
 """Strangers at the relayer's door: what they send must cost nobody else a request."""
 
 import asyncio
-import importlib.util
 import secrets
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import relayer_net as api
 
 from protocol.errors import Code
 from relayer.config import Limits
-
-
-def _load(name: str):
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"review_{name}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-api = _load("test_relayer_api")
 
 
 async def test_a_stranger_cannot_use_up_a_clients_rate(tmp_path: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from functools import cache
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
+import gpu_mirror as m
 import pytest
 
 from attestation import policy as policies
@@ -30,18 +28,6 @@ from attestation.verify import Block, Expected, Verdict, verify
 from client.direct import judge_of
 from client.trust import NetworkFacts
 
-
-def _load(name: str) -> ModuleType:
-    path = Path(__file__).parent.parent / "support" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"combined_{name}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[f"combined_{name}"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-m = _load("gpu_mirror")
 NOW, KEY, ROOT_HASH = m.NOW, b"k" * 32, b"r" * 32
 TEE = SimulatedTee(b"a machine with GPUs")
 EXPECTED = Expected(-7001, b"n" * 32, b"o" * 32, 41, KEY)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import os
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gpu_mirror as m
 import pytest
 
 from attestation.fetch import Answer, CollateralUnavailable, Get
@@ -19,18 +17,6 @@ from attestation.gpu.envelope import GpuEvidence
 from attestation.gpu.fetch import fetch_manifest, keep
 from attestation.gpu.verify import manifests_of
 
-
-def _load(name: str) -> ModuleType:
-    path = Path(__file__).parent.parent / "support" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"fetch_{name}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[f"fetch_{name}"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-m = _load("gpu_mirror")
 HOPPER, BLACKWELL = m.mirror().device(), m.mirror().device("GB202")
 SERVED = m.mirror().collateral(HOPPER).manifests
 DRIVER, VBIOS = "NV_GPU_DRIVER_GH100_570.10.02", "NV_GPU_VBIOS_G520_0200_882_96009F0001"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,9 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
+import enclave_house as houses
+import gpu_mirror as m
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -37,19 +38,6 @@ from worker.enclave.gpu import CHECK_SECONDS, LATE_SECONDS, GpuFailed, GpuGuard
 from worker.enclave.server import gpu_guard
 from worker.messages import Attest, EvidenceReady, Failed
 
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"guard_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[f"guard_{path.stem}"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-TESTS = Path(__file__).parent.parent
-m = _load(TESTS / "support" / "gpu_mirror.py")
-houses = _load(TESTS / "unit" / "test_worker_enclave.py")
 NOW = m.NOW
 GOOD = DriverState("570.10.02", 2, True, True, False, True)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gpu_mirror as m
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,18 +26,6 @@ from attestation.gpu.policy import Architecture, GpuPolicy, from_document
 from attestation.gpu.verify import GpuVerdict, verify_gpu
 from attestation.strict import Malformed
 
-
-def _load(name: str) -> ModuleType:
-    path = Path(__file__).parent.parent / "support" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-m = _load("gpu_mirror")
 NOW, NONCE = m.NOW, m.NONCE
 MIRROR = m.mirror()
 

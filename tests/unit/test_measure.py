@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import struct
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from synthetic_firmware import FOUR_GIB, PAGE, SEV_SECTIONS, TDX_SECTIONS, firmware
 from synthetic_kernel import kernel
+from typer.testing import CliRunner
 
 from app.cli import app
 from attestation import vectors

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import relayer_world as world
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,20 +38,6 @@ from wrappers.cells import to_boc
 from wrappers.claims import ClaimMessage
 from wrappers.escrow import NextKey
 
-
-def _load() -> ModuleType:
-    if "relayer_world" in sys.modules:
-        return sys.modules["relayer_world"]
-    path = Path(__file__).parent.parent / "support" / "relayer_world.py"
-    spec = importlib.util.spec_from_file_location("relayer_world", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-world = _load()
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 
 

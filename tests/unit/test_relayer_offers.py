@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import relayer_world as world
 
 from protocol.errors import Code
 from protocol.link import LinkCode
@@ -19,21 +16,6 @@ from relayer.api.client import _chain_view
 from relayer.api.hub import judge_offer, judge_standing
 from relayer.chain.mirror import Seen
 from wrappers.node import NodeExtras
-
-
-def _load() -> ModuleType:
-    if "relayer_world" in sys.modules:
-        return sys.modules["relayer_world"]
-    path = Path(__file__).parent.parent / "support" / "relayer_world.py"
-    spec = importlib.util.spec_from_file_location("relayer_world", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-world = _load()
 
 
 def judged(offer: dict[str, Any] | None = None, state: dict[str, Any] | None = None, now: int | None = None) -> Any:

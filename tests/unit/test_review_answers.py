@@ -1,26 +1,11 @@
 """Answers of unusual size or length: every admitted request ends with its receipt."""
 
 import asyncio
-import importlib.util
-import sys
-from pathlib import Path
 
+import enclave_house as enclave
 import pytest
 
 from protocol.stream import Completed
-
-
-def _load(name: str):
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"review_{name}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-enclave = _load("test_worker_enclave")
 
 
 @pytest.fixture

@@ -1,15 +1,15 @@
 """A disk that is full: a clear error, nothing lost, and work goes on when there is room again."""
 
 import asyncio
-import importlib.util
 import json
 import resource
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import desk_house as desk
 import pytest
+import relayer_net as api
 
 from client.errors import HomeError
 from client.records import Escrow
@@ -46,19 +46,6 @@ def test_g18_a_client_with_a_full_disk_says_so_and_goes_on_later(tmp_path: Path)
     store.put_escrow(second)
     assert store.escrow() == second
     store.close()
-
-
-def _load(name: str):
-    path = Path(__file__).parent.parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"review_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-desk, api = _load("unit/test_worker_desk"), _load("integration/test_relayer_api")
 
 
 async def test_g18_an_agent_with_a_full_disk_serves_nothing_that_it_could_not_bill(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
 """Asks for a release that cross each other: what is served after one was signed is not paid."""
 
 import asyncio
-import importlib.util
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import desk_house as desk
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -14,18 +13,6 @@ from protocol.link_messages import ReleaseRequest
 from worker.agent.questions import Refusal
 from worker.agent.releases import Releases
 
-
-def _load(name: str):
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"review_{name}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-desk = _load("test_worker_desk")
 NOW = 1_790_000_000
 
 

@@ -1,29 +1,15 @@
 """The same request again, at the worst moments: it must cost nobody else anything."""
 
 import asyncio
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import desk_house as desk
+import enclave_house as enclave
 import pytest
 
 from protocol.errors import Code
 from protocol.frames import FrameType
 from worker.messages import Answer, Stored
-
-
-def _load(name: str) -> ModuleType:
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"review_{name}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-enclave, desk = _load("test_worker_enclave"), _load("test_worker_desk")
 
 
 @pytest.fixture
