@@ -140,6 +140,15 @@ def test_actions_and_messages_are_read_to_their_end(mirror: Mirror) -> None:
         assert stage.tell(message).accepted
 
 
+def test_g20_an_action_that_is_none_of_the_verifiers_changes_nothing(mirror: Mirror) -> None:
+    assert mirror.attest().accepted
+    before = mirror.state.platforms
+    for op in (CommonOp.RELEASE_PLATFORM, CommonOp.GOVERNED, 0):
+        action = begin_cell().store_uint(op, 32).store_bytes(PLATFORM).end_cell()
+        assert mirror.stage.govern(action).exit_code == ContractError.UNKNOWN_OP
+    assert mirror.state.platforms == before
+
+
 def test_g9_money_without_a_message_stays_as_rent(mirror: Mirror) -> None:
     for body in (None, begin_cell().store_uint(0, 32).store_bytes(b"rent").end_cell()):
         before = mirror.ledger.balance(mirror.stage.account)
