@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Self
 
@@ -17,6 +17,9 @@ from wrappers.verdicts import identity_cell
 LEAVE_SECONDS = 1_209_600
 DRAW_SECONDS = 10_800
 LONGEST_VERDICT_SECONDS = 604_800
+LEAST_FEE_NANO = 10_000_000
+LEAST_BOND_NANO = 1_000_000_000
+MAX_OLDER_KEYS = 14
 MAX_MEMBERS = 64
 MAX_REQUESTS = 32
 
@@ -143,12 +146,15 @@ class Member:
     previous_key: bytes
     platform: bytes
     payout: bytes
+    older_keys: Mapping[bytes, int] = field(default_factory=dict)
+    """Those that only convict any more, and when each stopped to answer."""
 
     @classmethod
     def from_slice(cls, s: Slice) -> Self:
         head = s.load_bytes(32), s.load_bytes(32), s.load_uint(32), s.load_uint(8), s.load_uint(32), s.load_coins() or 0
         more = s.load_ref().begin_parse()
-        return cls(*head, more.load_bytes(32), more.load_bytes(32), more.load_bytes(32))
+        named = more.load_bytes(32), more.load_bytes(32), more.load_bytes(32)
+        return cls(*head, *named, load_ids(more, lambda value: value.load_uint(32)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +195,7 @@ class CommitteeState:
 
     terms: CommitteeTerms
     requests: Mapping[bytes, Request]
-    """By node."""
+    """By place: `committee_messages.place_of`."""
     members: Mapping[bytes, Member]
     """By owner; those who are leaving too."""
     platforms: frozenset[bytes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Self
 
 from pytoniq_core import Builder, Cell, begin_cell
@@ -47,9 +48,11 @@ class Ask:
     collateral: Cell
     consent: bytes | None = None
     """Of the node's release key, where the node serves with another key now."""
+    index: int = 0
+    """Of the node among those of its owner. Where the owner asks, this gets the node's own place (`place_of`)."""
 
     def to_cell(self) -> Cell:
-        cell = _claimed(Op.ASK, self).store_ref(self.evidence).store_ref(self.collateral)
+        cell = _claimed(Op.ASK, self).store_uint(self.index, 32).store_ref(self.evidence).store_ref(self.collateral)
         return cell.store_maybe_ref(_signature(self.consent) if self.consent is not None else None).end_cell()
 
     @classmethod
@@ -65,14 +68,14 @@ class Ask:
     @classmethod
     def _from_cell(cls, cell: Cell) -> Self:
         s = cell.begin_parse()
-        if len(cell.bits) != 673 or len(cell.refs) < 3 or s.load_uint(32) != Op.ASK:
+        if len(cell.bits) != 705 or len(cell.refs) < 3 or s.load_uint(32) != Op.ASK:
             raise CellError("not a request to a committee")
         head = s.load_bytes(32), s.load_uint(64), s.load_bytes(32), s.load_uint(32), s.load_uint(32)
-        identity = s.load_ref().begin_parse()
+        index, identity = s.load_uint(32), s.load_ref().begin_parse()
         consent: Cell | None
         evidence, collateral, consent = s.load_ref(), s.load_ref(), s.load_maybe_ref()
         signature = consent.begin_parse().load_bytes(64) if consent is not None else None
-        return cls(*head, identity.load_bytes(32), identity.load_bytes(32), evidence, collateral, signature)
+        return cls(*head, identity.load_bytes(32), identity.load_bytes(32), evidence, collateral, signature, index)
 
 
 def _claimed(op: Op, about: Ask | Vouched) -> Builder:
@@ -90,20 +93,25 @@ def _about(op: Op, account: bytes) -> Cell:
     return begin_cell().store_uint(op, 32).store_bytes(account).end_cell()
 
 
-def draw(node: bytes) -> Cell:
+def place_of(node: bytes, *, own: bool) -> bytes:
+    """Where a request about `node` stands: `own`, that of its owner; else the one that all others share."""
+    return node if own else sha256(node).digest()
+
+
+def draw(place: bytes) -> Cell:
     """Body from anyone, once the block `Request.draw_at` is there."""
-    return _about(Op.DRAW, node)
+    return _about(Op.DRAW, place)
 
 
-def answer(node: bytes, owner: bytes, accepted: bool, signature: bytes) -> Cell:
+def answer(place: bytes, owner: bytes, accepted: bool, signature: bytes) -> Cell:
     """Body from anyone, with a drawn member's signature over its CommitteeVerdict."""
-    cell = begin_cell().store_uint(Op.ANSWER, 32).store_bytes(node).store_bytes(owner).store_bit(int(accepted))
+    cell = begin_cell().store_uint(Op.ANSWER, 32).store_bytes(place).store_bytes(owner).store_bit(int(accepted))
     return cell.store_ref(_signature(signature)).end_cell()
 
 
-def conclude(node: bytes) -> Cell:
+def conclude(place: bytes) -> Cell:
     """Body from anyone, after `Request.deadline`."""
-    return _about(Op.CONCLUDE, node)
+    return _about(Op.CONCLUDE, place)
 
 
 def leave(owner: bytes) -> Cell:

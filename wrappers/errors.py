@@ -90,6 +90,7 @@ class ContractError(IntEnum):
     REQUEST_OVER = 912
     NOT_DRAWN = 913
     ANSWERED_ALREADY = 914
+    KEY_CHANGES = 915
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +241,10 @@ EXPLANATIONS: dict[ContractError, Explanation] = {
     _E.REQUEST_OVER: Explanation("the deadline of the request is over", "conclude it and ask anew"),
     _E.NOT_DRAWN: Explanation("this owner was not drawn for the request", "leave it to those who were"),
     _E.ANSWERED_ALREADY: Explanation("the verifier has answered", "nothing is left to do"),
+    _E.KEY_CHANGES: Explanation(
+        "fourteen keys of this member were replaced in the last two weeks",
+        "restart the enclave less often; present the next key once the oldest has passed two weeks",
+    ),
 }
 
 

@@ -117,8 +117,8 @@ class CommitteeGas:
 class CommitteeSize:
     """Sizes of the same files, in cells and bits."""
 
-    MEMBER_CELLS: Final = 16
-    MEMBER_BITS: Final = 4000
+    MEMBER_CELLS: Final = 40
+    MEMBER_BITS: Final = 6300
     REQUEST_CELLS: Final = 180
     REQUEST_BITS: Final = 40000
     VOUCHED_BITS: Final = 1700

@@ -13,7 +13,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from pytoniq_core import Cell, begin_cell
+from pytoniq_core import Cell, HashMap, begin_cell
 
 from attestation import hardware
 from attestation.collateral import Collateral
@@ -21,7 +21,7 @@ from attestation.evidence import Kind
 from attestation.onchain.certificates import public_key
 from attestation.onchain.collateral import authority_message, crl_messages
 from attestation.onchain.messages import ROOT, Authority, appraise
-from attestation.onchain.state import ChainImage, ChainPolicy, VerifierState
+from attestation.onchain.state import NO_LAUNCH, ChainImage, ChainPolicy, VerifierState
 from attestation.onchain.statements import qe_message, tcb_message
 from attestation.report_data import NO_GPU, Binding
 from attestation.simulated import collateral as simulated
@@ -268,3 +268,35 @@ __all__ = [
     "statement",
     "tee",
 ]
+
+
+def crowded(mirror: Mirror, platforms: int, images: int, vouchable: tuple[bytes, ...] = ()) -> None:
+    """Give the contract an address of its own whose state holds many platforms and images, `vouchable` under tier 3."""
+    rng = random.Random(1)
+    data = mirror.ledger.account(mirror.stage.account).data
+    assert data is not None
+    state = data.begin_parse()
+    head = state.load_bits(513)
+    facts = begin_cell().store_uint(0, 657).end_cell()
+    many = HashMap(
+        256, value_serializer=lambda node, b: b.store_bit(0).store_bytes(node).store_uint(0, 34).store_maybe_ref(facts)
+    )
+    for _ in range(platforms):
+        many.set_int_key(rng.getrandbits(256), rng.randbytes(32))
+    state.load_maybe_ref()
+    allowed = HashMap(
+        256, value_serializer=lambda image, b: b.store_uint(image[1], 8).store_bytes(image[0]).store_uint(0, 8)
+    )
+    for _ in range(images):
+        allowed.set_int_key(rng.getrandbits(256), (rng.randbytes(32), 1))
+    allowed.set_int_key(int.from_bytes(tee().registers.measurement, "big"), (NO_LAUNCH, 1))
+    for account in vouchable:
+        allowed.set_int_key(int.from_bytes(account, "big"), (bytes(32), 3))
+    state.load_maybe_ref()
+    crowd = begin_cell().store_bits(head).store_maybe_ref(many.serialize()).store_maybe_ref(allowed.serialize())
+    crowd.store_ref(state.load_ref()).store_ref(state.load_ref())
+    init = begin_cell().store_uint(0b00110, 5).store_ref(mirror.stage.code).store_ref(crowd.end_cell()).end_cell()
+    mirror.stage.account = bytes(init.hash)
+    mirror.ledger.send_internal(
+        source=mirror.stage.registry, destination=mirror.stage.account, value_nano=TON, state_init=init
+    )

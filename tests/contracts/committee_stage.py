@@ -16,7 +16,7 @@ from wrappers.addresses import Kind, child_address, singleton_address, singleton
 from wrappers.code import Contract, code
 from wrappers.committee import CommitteeState, CommitteeTerms, CommitteeVerdict, Request
 from wrappers.committee_fees import CommitteeFees
-from wrappers.committee_messages import Ask, Presented
+from wrappers.committee_messages import Ask, Presented, place_of
 from wrappers.documents import document_cell
 from wrappers.prices import Prices
 from wrappers.registry import genesis
@@ -46,7 +46,6 @@ class Stage:
     attestation: bytes = field(default_factory=lambda: account_of_name("attestation"))
     treasury: bytes = field(default_factory=lambda: account_of_name("treasury"))
     stranger: bytes = field(default_factory=lambda: account_of_name("stranger"))
-    node: bytes = field(default_factory=lambda: account_of_name("snp node"))
     enclave_key: Ed25519PrivateKey = field(default_factory=lambda: key_of("snp enclave"))
     genesis_key: Ed25519PrivateKey = field(default_factory=lambda: key_of("genesis"))
     seats: int = 5
@@ -55,6 +54,8 @@ class Stage:
     """Instead of hashes of names."""
 
     def __post_init__(self) -> None:
+        self.node = child_address(self.registry, Kind.NODE, self.stranger, 0)
+        """Of the stranger, who asks: so in the node's own place."""
         self.network = network_id(self.ledger.global_id, self.registry)
         self.terms = CommitteeTerms(
             self.registry, stub_prefix(), POLICY, self.seats, self.quorum, 2 * HOUR, self.attestation, self.treasury,
@@ -113,13 +114,17 @@ class Stage:
     def ask(self, value_nano: int | None = None, **changes: object) -> Trace:
         return self.tell(self.question(**changes).to_cell(), self.fees.ask() if value_nano is None else value_nano)
 
+    def place(self, node: bytes | None = None) -> bytes:
+        """Where the stranger's question about `node` stands."""
+        return place_of(node or self.node, own=(node or self.node) == self.node)
+
     def wait_for_block(self, node: bytes | None = None) -> None:
         while self.ledger.prev_blocks.hundreds[0].seqno < self.request(node).draw_at:
             self.ledger.now += 60
 
     def draw(self, node: bytes | None = None, value_nano: int | None = None) -> Trace:
         value = self.fees.draw() if value_nano is None else value_nano
-        return self.tell(committee_messages.draw(node or self.node), value)
+        return self.tell(committee_messages.draw(self.place(node)), value)
 
     def drawn(self, members: int = 7) -> list[Verifier]:
         """A request with its seats drawn: the verifiers who hold them."""
@@ -158,4 +163,4 @@ class Stage:
         return CommitteeState.from_cell(data)
 
     def request(self, node: bytes | None = None) -> Request:
-        return self.state.requests[node or self.node]
+        return self.state.requests[self.place(node)]

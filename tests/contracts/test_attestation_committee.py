@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from attestation_mirror import INTEL_KEY, NODE, REFUSING_NODE, Mirror, longer, tee
+from attestation_mirror import INTEL_KEY, NODE, REFUSING_NODE, Mirror, crowded, longer, tee
 from pytoniq_core import Cell
 
 from attestation.onchain.errors import VerifierError as Error
@@ -185,4 +185,20 @@ def test_g8_border_and_gas(mirror: Mirror) -> None:
     assert vouch(mirror, value=fees.vouched_need() - 1).exit_code == ContractError.LOW_VALUE
     outcome = vouch(mirror, value=fees.vouched_need())
     assert outcome.accepted
-    assert outcome.gas <= CommitteeGas.VOUCHED
+
+
+def test_g8_gas_constant_covers_a_crowded_verifier(_loaded: tuple[Mirror, Snapshot]) -> None:
+    """Gas grows with the logarithm of the number of platforms: the constant has room for sixteen million of them."""
+    worst = {}
+    for platforms in (1 << 8, 1 << 12):
+        mirror = _loaded[0]
+        address = mirror.stage.account
+        mirror.ledger.revert(_loaded[1])
+        crowded(mirror, platforms=platforms, images=60, vouchable=(COMMITTEE, IMAGE))
+        names = [account_of_name(f"platform {number}") for number in range(30)]
+        outcomes = [vouch(mirror, platform=name, consent=bytes(64)) for name in (*names, *names)]
+        assert {outcome.exit_code for outcome in outcomes} == {0}
+        worst[platforms] = max(outcome.gas for outcome in outcomes)
+        mirror.stage.account = address
+    doubling = (worst[1 << 12] - worst[1 << 8]) / 4
+    assert worst[1 << 12] + 12 * doubling <= CommitteeGas.VOUCHED <= worst[1 << 12] + 18 * doubling, worst

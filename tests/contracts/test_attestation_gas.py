@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import re
 
 import pytest
-from attestation_mirror import INTEL_KEY, Mirror, crl_of, lists, serials_of, tee
-from pytoniq_core import Cell, HashMap, begin_cell
+from attestation_mirror import INTEL_KEY, Mirror, crl_of, crowded, lists, serials_of, tee
+from pytoniq_core import Cell
 
 from attestation import vectors
 from attestation.collateral import Collateral
@@ -17,13 +16,12 @@ from attestation.onchain.certificates import LIST_PART
 from attestation.onchain.collateral import collateral_messages, crl_messages
 from attestation.onchain.messages import appraise
 from attestation.onchain.pieces import BadWitness
-from attestation.onchain.state import NO_LAUNCH
 from attestation.simulated import collateral as simulated
 from attestation.simulated import pki, platform
 from attestation.verifier import LIST_VALUE_NANO, TRANSFER_BYTES
 from attestation.witness import QuoteParts
 from devnet.ledger import Ledger
-from scripts.attest_stage import TON, Stage
+from scripts.attest_stage import Stage
 from scripts.compile import CONTRACTS
 from wrappers.cells import to_boc
 from wrappers.code import Contract, code, size_of
@@ -38,34 +36,6 @@ def constant(name: str) -> int:
     found = re.search(rf"const int {name} = (\d+);", text)
     assert found
     return int(found[1])
-
-
-def crowded(mirror: Mirror, platforms: int, images: int) -> None:
-    """Give the contract an address of its own whose state holds many platforms and images."""
-    rng = random.Random(1)
-    data = mirror.ledger.account(mirror.stage.account).data
-    assert data is not None
-    state = data.begin_parse()
-    head = state.load_bits(513)
-    facts = begin_cell().store_uint(0, 657).end_cell()
-    many = HashMap(
-        256, value_serializer=lambda node, b: b.store_bit(0).store_bytes(node).store_uint(0, 34).store_maybe_ref(facts)
-    )
-    for _ in range(platforms):
-        many.set_int_key(rng.getrandbits(256), rng.randbytes(32))
-    state.load_maybe_ref()
-    allowed = HashMap(256, value_serializer=lambda launch, b: b.store_uint(1, 8).store_bytes(launch).store_uint(0, 8))
-    for _ in range(images):
-        allowed.set_int_key(rng.getrandbits(256), rng.randbytes(32))
-    allowed.set_int_key(int.from_bytes(tee().registers.measurement, "big"), NO_LAUNCH)
-    state.load_maybe_ref()
-    crowd = begin_cell().store_bits(head).store_maybe_ref(many.serialize()).store_maybe_ref(allowed.serialize())
-    crowd.store_ref(state.load_ref()).store_ref(state.load_ref())
-    init = begin_cell().store_uint(0b00110, 5).store_ref(mirror.stage.code).store_ref(crowd.end_cell()).end_cell()
-    mirror.stage.account = bytes(init.hash)
-    mirror.ledger.send_internal(
-        source=mirror.stage.registry, destination=mirror.stage.account, value_nano=TON, state_init=init
-    )
 
 
 def worst_collateral(now: int) -> Collateral:

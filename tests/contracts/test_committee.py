@@ -21,15 +21,18 @@ from wrappers.addresses import Kind, child_address
 from wrappers.cells import CellError
 from wrappers.committee import (
     DRAW_SECONDS,
+    LEAST_BOND_NANO,
+    LEAST_FEE_NANO,
     LEAVE_SECONDS,
     MAX_MEMBERS,
+    MAX_OLDER_KEYS,
     CommitteeState,
     CommitteeVerdict,
     Question,
     Vote,
     slots_of,
 )
-from wrappers.committee_messages import Vouched
+from wrappers.committee_messages import Vouched, place_of
 from wrappers.documents import document_bytes, document_cell
 from wrappers.errors import ContractError as E
 from wrappers.ops import Op
@@ -64,7 +67,8 @@ def conserved(trace: Trace) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"quorum": 2, "seats": 3}, {"quorum": 6}, {"seats": 16, "quorum": 9}, {"seats": 6, "quorum": 3}, {"bond_nano": 0},
+    [{"quorum": 2, "seats": 3}, {"quorum": 6}, {"seats": 16, "quorum": 9}, {"seats": 6, "quorum": 3},
+     {"bond_nano": LEAST_BOND_NANO - 1}, {"fee_nano": 0}, {"fee_nano": LEAST_FEE_NANO - 1},
      {"window": HOUR - 1}, {"window": 2 * DAY + 1}, {"treasury": bytes(32)}, {"stub_prefix": bytes(39)}],
 )  # fmt: skip
 def test_terms_out_of_bounds_are_refused_at_genesis(changes: dict[str, object]) -> None:
@@ -184,6 +188,33 @@ def test_a_question_names_all_that_the_answer_follows_from(stage: Stage) -> None
         bytes(EVIDENCE.hash), bytes(COLLATERAL.hash), POLICY, stage.ledger.now, block.seqno, block.root_hash,
     )  # fmt: skip
     refused(stage.ask(), E.ASKED_ALREADY)
+
+
+def test_g6_a_question_in_a_victims_name_is_in_nobodys_way(stage: Stage) -> None:
+    """A node's own place is its owner's; whoever else asks shares another one, which its owner does without."""
+    stage.join(5)
+    thief = account_of_name("thief")
+    for index in (0, 1):
+        trace = stage.tell(stage.question(index=index).to_cell(), stage.fees.ask(), thief)
+        assert trace.failed == () if index == 0 else code_of(trace) == E.ASKED_ALREADY
+    assert set(stage.state.requests) == {place_of(stage.node, own=False)}
+    conserved(stage.ask())
+    assert set(stage.state.requests) == {place_of(stage.node, own=False), place_of(stage.node, own=True)}
+    refused(stage.ask(), E.ASKED_ALREADY)
+    conserved(stage.tell(stage.question(node=account_of_name("sold"), index=3).to_cell(), stage.fees.ask()))
+    stage.wait_for_block()
+    for own in (False, True):
+        conserved(stage.tell(committee_messages.draw(place_of(stage.node, own=own)), stage.fees.draw()))
+    shared = place_of(stage.node, own=False)
+    for index in range(stage.quorum):
+        who = stage.verifier(index)
+        signed = stage.signed(who, True, stage.state.requests[shared].question.hash)
+        conserved(stage.tell(committee_messages.answer(shared, who.owner, True, signed), stage.fees.answer()))
+    stage.past_deadline()
+    trace = stage.tell(committee_messages.conclude(shared), stage.fees.conclude(admitted=True))
+    (said,) = [m for m in trace.of(stage.account)[0].out_msgs if m.destination == stage.attestation]
+    s = said.body.begin_parse()
+    assert (s.load_uint(32), s.load_bytes(32)) == (Op.VOUCHED, stage.node), "the node, wherever its request stood"
 
 
 def test_g7_without_enough_verifiers_a_request_is_refunded(stage: Stage) -> None:
@@ -427,6 +458,28 @@ def test_neither_leaving_nor_another_key_saves_the_bond(stage: Stage) -> None:
     assert not stage.present(second, stage.fees.presented(), key=public(key_of("next"))).failed
     assert not contradiction(stage, second.owner, b"\x07" * 32, "verifier 1").failed
     assert [m.bond_nano for m in stage.state.members.values()] == [0, 0] and stage.state.size == 0
+
+
+def test_a_member_cannot_wash_off_a_key_that_lied_with_others(stage: Stage) -> None:
+    """Each replaced key convicts for two weeks at least; changes beyond what is remembered have to wait for that."""
+    (who,) = stage.join(1)
+    question = b"\x07" * 32
+    for number in range(MAX_OLDER_KEYS + 1):
+        conserved(stage.present(who, stage.fees.presented(), key=account_of_name(f"key {number}")))
+    member = stage.state.members[who.owner]
+    assert len(member.older_keys) == MAX_OLDER_KEYS and public(who.key) in member.older_keys
+    refused(stage.present(who, stage.fees.presented(), key=account_of_name("one more")), E.KEY_CHANGES)
+    stage.ledger.now += LEAVE_SECONDS - 1
+    refused(stage.present(who, stage.fees.presented(), key=account_of_name("one more")), E.KEY_CHANGES)
+    assert not stage.present(who, stage.fees.presented(), key=member.key).failed, "the same key is no change"
+    snapshot = stage.ledger.snapshot()
+    conserved(contradiction(stage, who.owner, question, "verifier 0"))
+    assert stage.state.members[who.owner].bond_nano == 0
+    stage.ledger.revert(snapshot)
+    stage.ledger.now += 1
+    conserved(stage.present(who, stage.fees.presented(), key=account_of_name("one more")))
+    assert set(stage.state.members[who.owner].older_keys) == {member.previous_key}
+    refused(contradiction(stage, who.owner, question, "verifier 0"), E.BAD_SIGNATURE)
 
 
 def test_the_second_answer_of_who_lost_its_bond_still_suspends(stage: Stage) -> None:

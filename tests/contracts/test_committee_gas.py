@@ -6,14 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
-from committee_stage import Stage
+from committee_stage import Stage, Verifier
+from pytoniq_core import HashMap, begin_cell
 
 import contracts
 from devnet.trace import Trace
 from scripts.stage import TON, public
 from wrappers import committee_messages
-from wrappers.code import size_of
-from wrappers.committee import LEAVE_SECONDS, MAX_MEMBERS, MAX_REQUESTS, CommitteeVerdict
+from wrappers.code import Contract, code, size_of
+from wrappers.committee import LEAVE_SECONDS, MAX_MEMBERS, MAX_OLDER_KEYS, MAX_REQUESTS, CommitteeVerdict
 from wrappers.gas import CommitteeGas, CommitteeSize
 from wrappers.signed import sign
 
@@ -34,10 +35,36 @@ def worst() -> Stage:
     platforms = neighbours(b"\xa5" * 32, MAX_MEMBERS + 1)
     for index in range(MAX_MEMBERS - 1):
         assert not stage.present(stage.verifier(index), 20 * TON, platform=platforms[index]).failed
-    stage.node = BASE
     for node in neighbours(BASE, MAX_REQUESTS)[:-1]:
         assert not (trace := stage.ask(2 * TON, node=node)).failed, trace.failed[0].exit_code
+    crowd(stage)
     return stage
+
+
+def crowd(stage: Stage) -> None:
+    """The same committee, the places of its requests moved around that of the stranger's node. Places are hashes, so
+    that nobody could lay them so."""
+    data = stage.ledger.account(stage.account).data
+    assert data is not None
+    s = data.begin_parse()
+    open_, terms, requests, pool = s.load_bits(8), s.load_ref(), s.load_dict(256), s.load_ref()
+    moved = HashMap(256, value_serializer=lambda value, builder: builder.store_cell(value.to_cell()))
+    for place, request in zip(neighbours(stage.node, MAX_REQUESTS), requests.values(), strict=False):
+        moved.set_int_key(int.from_bytes(place, "big"), request)
+    state = begin_cell().store_bits(open_).store_ref(terms).store_dict(moved.serialize()).store_ref(pool).end_cell()
+    init = begin_cell().store_uint(0b00110, 5).store_ref(code(Contract.COMMITTEE)).store_ref(state).end_cell()
+    stage.account = bytes(init.hash)
+    value = MAX_MEMBERS * 20 * TON
+    stage.ledger.send_internal(source=stage.stranger, destination=stage.account, value_nano=value, state_init=init)
+
+
+def worn(stage: Stage, who: Verifier, platform: bytes) -> None:
+    """A member that changed its key as often as it may: `who.key` lies deepest among the older ones."""
+    for key in neighbours(public(who.key), MAX_OLDER_KEYS + 2)[:-1]:
+        if len(stage.state.members[who.owner].older_keys) < MAX_OLDER_KEYS:
+            assert not stage.present(who, 20 * TON, platform=platform, key=key).failed
+    member = stage.state.members[who.owner]
+    assert len(member.older_keys) == MAX_OLDER_KEYS and public(who.key) in member.older_keys
 
 
 def gas(stage: Stage, trace: Trace) -> int:
@@ -64,6 +91,18 @@ def measure() -> dict[str, int]:
     stage.wait_for_block()
     at("DRAW", stage.draw(value_nano=TON))
     snapshot = ledger.snapshot()
+    worn(stage, last, platform)
+    tired = ledger.snapshot()
+    question = b"\x07" * 32
+    yes, no = (sign(CommitteeVerdict(question, answer), last.key) for answer in (True, False))
+    body = committee_messages.contradiction(last.owner, question, public(last.key), yes, no)
+    at("CONTRADICTION", stage.tell(body, TON))
+    ledger.revert(tired)
+    at("LEAVE", stage.tell(committee_messages.leave(last.owner), TON, last.owner))
+    ledger.revert(tired)
+    ledger.now += LEAVE_SECONDS
+    at("PRESENTED", stage.present(last, 20 * TON, platform=platform, key=b"\x03" * 32))
+    ledger.revert(snapshot)
     owners = {each.owner: each for each in map(stage.verifier, range(MAX_MEMBERS + 1))}
     seats = [owners[owner] for owner in stage.request().seats]
     for number, who in enumerate(reversed(seats)):
@@ -124,6 +163,7 @@ def test_rent_covers_the_largest_member_and_request() -> None:
     stage = worst()
     before = size_of(stage.ledger.account(stage.account).data)
     assert not stage.present(stage.verifier(MAX_MEMBERS), platform=b"\xa5" * 32).failed
+    worn(stage, stage.verifier(MAX_MEMBERS), b"\xa5" * 32)
     joined = size_of(stage.ledger.account(stage.account).data)
     assert joined[0] - before[0] <= CommitteeSize.MEMBER_CELLS
     assert joined[1] - before[1] <= CommitteeSize.MEMBER_BITS

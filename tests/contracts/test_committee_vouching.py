@@ -77,7 +77,7 @@ def evidence_of(stage: Stage, **report: Any) -> Evidence:
 def vouching(stage: Stage) -> Vouching:
     wallet = Wallet(key_of("snp operator"))
     stage.ledger.faucet(wallet.account, 100 * TON)
-    return Vouching(cast(Any, MovingChain(stage.ledger)), wallet, stage.account, POLICY, 0.001)
+    return Vouching(cast(Any, MovingChain(stage.ledger)), wallet, stage.account, POLICY, None, 0.001)
 
 
 async def judging(stage: Stage, members: list[Verifier]) -> None:

@@ -90,7 +90,8 @@ class Attesting:
             document["gpu_collateral"] = json.loads(await asyncio.to_thread(self._gpu_collateral))
         consent = sign(KeyConsent(node.node_id, enclave.key), self.keys.current)
         if isinstance(collateral, AmdCollateral):
-            await self._vouching(self.wallet).vouched(evidence, collateral, consent)
+            index = node.index if node.owner == self.wallet.account else None
+            await self._vouching(self.wallet, index).vouched(evidence, collateral, consent)
         else:
             _check_image(state, evidence.quote)
             await verifier.attest(self.wallet, evidence.quote, evidence.binding, consent=consent)
@@ -122,13 +123,13 @@ class Attesting:
         state = (await self.view.node(fresh=True)).state
         return state.attested_until if state.signing_key == key and state.block_seqno >= block_seqno else None
 
-    def _vouching(self, wallet: Wallet) -> Vouching:
+    def _vouching(self, wallet: Wallet, index: int | None) -> Vouching:
         if self.committee is None:
             raise NotAttested(
                 "the chain cannot verify SEV-SNP evidence by itself; set committee to the account of the network's "
                 "committee, where it has one, or serve from a TDX guest"
             )
-        return Vouching.bundled(self.view.chain, wallet, self.committee)
+        return Vouching.bundled(self.view.chain, wallet, self.committee, index)
 
     async def _collateral(self, enclave: Enclave) -> AnyCollateral:
         if self.source is not None and not enclave.ready.simulated:

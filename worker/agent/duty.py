@@ -62,11 +62,11 @@ def asks_in(transactions: tuple[Transaction, ...]) -> Iterator[Ask]:
             continue
 
 
-def unanswered(state: CommitteeState, owner: bytes, now: int) -> Iterator[Request]:
-    """Requests whose seat this owner holds and has not used."""
-    for request in state.requests.values():
+def unanswered(state: CommitteeState, owner: bytes, now: int) -> Iterator[tuple[bytes, Request]]:
+    """Places and requests whose seat this owner holds and has not used."""
+    for place, request in state.requests.items():
         if request.seats.get(owner) is Vote.NONE and now <= request.deadline:
-            yield request
+            yield place, request
 
 
 def out_of_date(member: Member, node: NodeState) -> bool:
@@ -89,8 +89,8 @@ class Duty:
     wallet: Wallet
     enclave: Callable[[], Enclave | None]
     _asks: dict[tuple[bytes, bytes], Ask] = field(default_factory=dict)
-    _told: set[bytes] = field(default_factory=set)
-    """Questions that this enclave has answered or cannot answer, by hash."""
+    _told: set[tuple[bytes, bytes]] = field(default_factory=set)
+    """Places and hashes of questions that this enclave has answered or cannot answer."""
 
     def __post_init__(self) -> None:
         self._follower = AccountFollower(self.view.chain, self.committee)
@@ -116,9 +116,9 @@ class Duty:
         if enclave.key not in (member.key, member.previous_key):
             return 0
         sent = 0
-        for request in unanswered(state, owner, (await self.view.head()).now):
-            if request.question.hash not in self._told:
-                sent += await self._answer(enclave, owner, request)
+        for place, request in unanswered(state, owner, (await self.view.head()).now):
+            if (place, request.question.hash) not in self._told:
+                sent += await self._answer(enclave, owner, place, request)
         return sent
 
     async def _caught_up(self) -> CommitteeState:
@@ -131,11 +131,11 @@ class Duty:
             open_ = [request.question for request in state.requests.values()]
             wanted = {(question.evidence, question.collateral) for question in open_}
             self._asks = {key: ask for key, ask in self._asks.items() if key in wanted}
-            self._told &= {question.hash for question in open_}
+            self._told &= {(place, request.question.hash) for place, request in state.requests.items()}
             if self._follower.caught_up:
                 return state
 
-    async def _answer(self, enclave: Enclave, owner: bytes, request: Request) -> int:
+    async def _answer(self, enclave: Enclave, owner: bytes, place: bytes, request: Request) -> int:
         question = request.question
         ask = asked(request, self._asks)
         if ask is None:
@@ -144,12 +144,12 @@ class Duty:
             judged = await enclave.judge(question.to_cell(), ask.evidence, ask.collateral)
         except EnclaveRefused as error:
             log.error("question %s is not answered: %s", question.hash.hex(), error)
-            self._told.add(question.hash)
+            self._told.add((place, question.hash))
             return 0
         log.info("question %s: %s", question.hash.hex(), "yes" if judged.accepted else f"no, {judged.reasons}")
-        body = answer(question.node, owner, judged.accepted, judged.signature)
+        body = answer(place, owner, judged.accepted, judged.signature)
         await self._send(self.committee, ANSWER_VALUE_NANO, body)
-        self._told.add(question.hash)
+        self._told.add((place, question.hash))
         return 1
 
     async def _send(self, account: bytes, value_nano: int, body: Cell) -> None:

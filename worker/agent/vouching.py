@@ -23,7 +23,7 @@ from chain.outgoing import Outgoing
 from chain.wallet import Wallet
 from worker.agent.duty import committee_state
 from wrappers.committee import CommitteeState, Request
-from wrappers.committee_messages import Ask, conclude, draw
+from wrappers.committee_messages import Ask, conclude, draw, place_of
 from wrappers.documents import document_cell
 
 log = logging.getLogger(__name__)
@@ -64,11 +64,14 @@ class Vouching:
     wallet: Wallet
     committee: bytes
     policy_document: bytes
+    index: int | None = None
+    """Of the node among the wallet's own; None: another wallet opened it, so this one asks in the place that all but
+    the node's owner share."""
     look_seconds: float = LOOK_SECONDS
 
     @classmethod
-    def bundled(cls, chain: Chain, wallet: Wallet, committee: bytes) -> Vouching:
-        return cls(chain, wallet, committee, bundled_policy())
+    def bundled(cls, chain: Chain, wallet: Wallet, committee: bytes, index: int | None) -> Vouching:
+        return cls(chain, wallet, committee, bundled_policy(), index)
 
     async def vouched(self, evidence: Evidence, collateral: AmdCollateral, consent: bytes | None) -> None:
         """Ask, and see it through: returns when attestation has been told. Takes the committee's windows: hours.
@@ -78,23 +81,23 @@ class Vouching:
         state = await committee_state(self.chain, self.committee)
         if state.terms.policy != sha256(self.policy_document).digest():
             raise NotAttested("the committee judges by another policy than this release holds; use its release")
-        node = evidence.binding.node
-        open_ = state.requests.get(node)
+        place = place_of(evidence.binding.node, own=self.index is not None)
+        open_ = state.requests.get(place)
         if open_ is not None and open_.question.key != evidence.binding.signing_key:
             log.info("an earlier request for this node is open until %d", open_.deadline)
-            await self._finish(node)
+            await self._finish(place)
             open_ = None
         if open_ is None:
             ask = await self._ask(evidence, collateral, consent)
             fees = state.terms.seats * state.terms.fee_nano
             await self._send(ask.to_cell(), CALL_VALUE_NANO + fees)
             state = await committee_state(self.chain, self.committee)
-            if node not in state.requests:
+            if place not in state.requests:
                 raise NotAttested(
                     f"the committee took no request: {state.size} members for {state.terms.seats} seats, "
                     f"{len(state.requests)} requests open; the money is back, ask again later"
                 )
-        await self._finish(node)
+        await self._finish(place)
 
     async def _ask(self, evidence: Evidence, collateral: AmdCollateral, consent: bytes | None) -> Ask:
         # What members would refuse is not paid for.
@@ -112,21 +115,22 @@ class Vouching:
             document_cell(evidence.to_json().encode()),
             document_cell(collateral.to_json().encode()),
             consent,
+            self.index or 0,
         )
 
-    async def _finish(self, node: bytes) -> None:
-        """Until the node's request is concluded. Raises EvidenceRefused when it admits nothing."""
+    async def _finish(self, place: bytes) -> None:
+        """Until the request there is concluded. Raises EvidenceRefused when it admits nothing."""
         while True:
             state = await committee_state(self.chain, self.committee)
-            request = state.requests.get(node)
+            request = state.requests.get(place)
             if request is None:
                 return  # somebody else concluded it: what the node shows tells how
             step = next_step(request, await self.chain.head())
             if step is Next.DRAW:
-                await self._send(draw(node), CALL_VALUE_NANO)
+                await self._send(draw(place), CALL_VALUE_NANO)
             elif step is Next.CONCLUDE:
                 admitted = admits(request, state)
-                await self._send(conclude(node), ADMIT_VALUE_NANO if admitted else CALL_VALUE_NANO)
+                await self._send(conclude(place), ADMIT_VALUE_NANO if admitted else CALL_VALUE_NANO)
                 if not admitted:
                     raise EvidenceRefused(
                         f"the committee did not vouch: {request.yes} yes, {request.no} no, {len(request.seats)} drawn, "
