@@ -10,7 +10,7 @@ from typing import Any
 
 from pytoniq_core import Cell
 
-from devnet.engine import GetResult
+from devnet.engine import GetResult, PrevBlocks
 from devnet.ledger import Ledger
 from scripts.compile import assemble, assembly_of
 
@@ -29,10 +29,10 @@ def harness(name: str, contracts: Path) -> Method:
         code = assemble(assembly_of(path))
     ledger = Ledger()
 
-    def run(method: str, *stack: Any) -> GetResult:
+    def run(method: str, *stack: Any, blocks: PrevBlocks | None = None) -> GetResult:
         return ledger._engine.run_get(
             code, Cell.empty(), account=bytes(32), balance_nano=10**9, method=method, stack=[*stack],
-            now=ledger.now, prev_blocks=ledger.prev_blocks,
+            now=ledger.now, prev_blocks=blocks or ledger.prev_blocks,
         )  # fmt: skip
 
     return run
