@@ -23,6 +23,7 @@ from protocol.errors import Code, WireError
 from protocol.frames import Frame, FrameType
 from protocol.link import BadMessage, Kind
 from protocol.link_messages import Challenge, Hello
+from relayer.api.admission import ceiling_of
 from relayer.api.handshake import new_challenge, read_hello, speaks_for_node
 from relayer.api.receipts import ReceiptFault, read_receipt
 from relayer.api.streams import Chunk, Fault, Stream
@@ -37,6 +38,7 @@ from relayer.errors import STATUS, ConfigError, Refusal
 from wrappers.cells import to_boc
 from wrappers.claims import ClaimMessage
 from wrappers.escrow import NextKey
+from wrappers.rows import KeyRow, Row, RowTerms
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 
@@ -371,3 +373,10 @@ def test_g18_errors__every_refusal_has_status_cause_and_cure() -> None:
     for code in STATUS:
         refusal = Refusal(code, "a detail")
         assert 400 <= refusal.status < 600 and "a detail" in refusal.cause and refusal.cure
+
+
+def test_g6_a_voucher_is_worth_what_the_row_has_left_beside_other_keys() -> None:
+    keys = {b"k" * 32: KeyRow(paid_nano=300), b"o" * 32: KeyRow(paid_nano=150)}
+    row = Row(7, 1000, 450, 0, 0, RowTerms(bytes(32), 3600), keys)
+    assert ceiling_of(row, b"k" * 32) == 850 and ceiling_of(row, b"o" * 32) == 700
+    assert ceiling_of(row, b"n" * 32) == 550, "a key that was paid nothing yet"

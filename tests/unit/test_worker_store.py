@@ -74,6 +74,22 @@ def test_owed_never_exceeds_the_voucher(store: Store) -> None:
     assert store.accounts()[0].owed_nano == 25
 
 
+def test_g6_owed_elsewhere_is_what_other_keys_are_owed_under_the_allotment(store: Store) -> None:
+    """The gate takes it off what a row can still pay: its own key's debt must not count twice."""
+    allotment = b"a" * 32
+    with store.batch():
+        store.add_receipt(receipt(3), b"", 1)
+        store.add_receipt(receipt(4, key=2), b"", 1)
+        store.add_receipt(receipt(9, cap=70, key=3), b"", 1)
+        store.mark_landed(b"\x02" * 32, allotment, seq=1, paid_nano=10, closed=False)
+    owed = {key: store.owed_elsewhere(allotment, bytes([key]) * 32) for key in (1, 2, 3, 4)}
+    assert owed == {1: 30 + 70, 2: 30 + 70, 3: 30 + 30, 4: 30 + 30 + 70}
+    assert store.owed_elsewhere(b"z" * 32, bytes(32)) == 0
+    with store.batch():
+        store.mark_landed(b"\x03" * 32, allotment, seq=0, paid_nano=0, closed=True)
+    assert store.owed_elsewhere(allotment, b"\x01" * 32) == 30, "what is given up is not owed"
+
+
 def test_g4_a_request_id_or_seq_is_stored_once(store: Store) -> None:
     with store.batch():
         store.add_receipt(receipt(1), b"first", 1)
