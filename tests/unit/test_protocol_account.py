@@ -398,6 +398,7 @@ def refusal_of(change: dict[str, Any], limit: int = 64) -> Refusal | None:
         ({"maximum_nano": 4}, 64, Code.MAXIMUM_TOO_LOW),
         ({}, 1, Code.BEHIND),
         ({"acked_nano": 61}, 64, Code.VOUCHER_INVALID),
+        ({"cap_nano": 29}, 64, Code.VOUCHER_INVALID),  # accepts more than it allows
         ({"acked_nano": 29}, 64, Code.VOUCHER_INVALID),
         ({"acked_seq": 2}, 64, Code.VOUCHER_INVALID),
         ({"acked_seq": 3}, 64, Code.VOUCHER_INVALID),
@@ -410,6 +411,20 @@ def test_g5_the_enclave_serves_only_within_the_caps(change: dict[str, Any], limi
     assert (refusal and refusal.error.code) == code
     if code is Code.BEHIND:
         assert refusal is not None and [one.signed.receipt.seq for one in refusal.missed] == [2]
+
+
+def test_g5_of_two_vouchers_with_one_cap_the_one_that_accepts_more_is_kept() -> None:
+    """Under a key that was compromised it decides what is paid."""
+    client, enclave, (issued,) = served(1)
+    client = client.receive(issued)
+    _, same = ask(client, IDS[1], 70)
+    enclave, refusal = admit(enclave, same)
+    assert refusal is None and same.voucher.cap_nano == 100
+    assert enclave.voucher == same.voucher and same.voucher.acked_nano == 30
+    late = replace(same, request_id=IDS[3], voucher=replace(same.voucher, acked_nano=0), acked_seq=0)
+    assert admit(enclave, late)[0].voucher == same.voucher, "one that was overtaken on its way"
+    _, less = ask(client, IDS[2], 10)
+    assert admit(enclave, less)[0].voucher == same.voucher, "a lower cap would not cover what runs"
 
 
 def test_a_client_at_the_limit_with_nothing_to_ack_is_told_to_wait() -> None:
