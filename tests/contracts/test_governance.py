@@ -11,6 +11,7 @@ from test_escrow import code_of
 
 from devnet.trace import Trace
 from scripts.stage import DAY, HOUR, TON, Pair, World
+from tests.support.altered import with_bits, with_number, with_ref
 from wrappers import escrow, governance
 from wrappers.cells import address_of
 from wrappers.code import Contract, code
@@ -175,21 +176,15 @@ def test_g20_neither_bounds_of_the_time_lock_nor_attestation_nor_stub_can_be_cha
     assert code_of(govern(world, body)) == ContractError.BAD_PARAMETERS
 
 
-def test_g9_terms_that_understate_the_codes_size_are_refused(world: World) -> None:
+@pytest.mark.parametrize(("field", "width"), [(48, 16), (32, 32)], ids=["cells", "bits"])
+def test_g9_terms_that_understate_the_codes_size_are_refused(world: World, field: int, width: int) -> None:
     settings = state_of(world).settings
     genuine = settings.to_cell()
     for terms, at, after in (("node", 0, 0), ("escrow", 1, 1), ("job", 2, 0)):
-        cell = genuine.refs[at]
-        bits = cell.bits.to01()
-        end = len(bits) - after
-        short = format(int(bits[end - 48 : end - 32], 2) - 1, "016b")
-        altered = begin_cell().store_bits(bits[: end - 48] + short + bits[end - 32 :])
-        for ref in cell.refs:
-            altered.store_ref(ref)
-        whole = begin_cell().store_bits(genuine.bits)
-        for index, ref in enumerate(genuine.refs):
-            whole.store_ref(altered.end_cell() if index == at else ref)
-        body = governance.propose(whole.end_cell())
+        bits = genuine.refs[at].bits.to01()
+        begin = len(bits) - after - field
+        less = with_number(bits, begin, width, int(bits[begin : begin + width], 2) - 1)
+        body = governance.propose(with_ref(genuine, at, with_bits(genuine.refs[at], less)))
         assert code_of(govern(world, body)) == ContractError.BAD_PARAMETERS, terms
 
 

@@ -13,6 +13,7 @@ from devnet.accounts import NO_SHARD_ACCOUNT
 from devnet.engine import Accepted, Engine
 from devnet.ledger import Ledger, Snapshot
 from scripts.stage import DAY, GENESIS_NANO, HOUR, TON, World, built_world, public
+from tests.support.altered import flipped, with_ref
 from wrappers import addresses, registry
 from wrappers.cells import address_of
 from wrappers.code import Contract, code
@@ -152,23 +153,6 @@ def exit_code_of(transaction: Cell) -> int | None:
 
 
 # ------------------------------------------------------------------------------------------------ the registry's state
-
-
-def with_ref(cell: Cell, index: int, new: Cell) -> Cell:
-    builder = begin_cell().store_bits(cell.bits)
-    for number, ref in enumerate(cell.refs):
-        builder.store_ref(new if number == index else ref)
-    return builder.end_cell()
-
-
-def flipped(cell: Cell, offset: int) -> Cell:
-    """With the bit at `offset` turned over; with a bit more at the end for -1."""
-    bits = cell.bits.to01()
-    bits = bits + "0" if offset < 0 else bits[:offset] + ("1" if bits[offset] == "0" else "0") + bits[offset + 1 :]
-    builder = begin_cell().store_bits(bits)
-    for ref in cell.refs:
-        builder.store_ref(ref)
-    return builder.end_cell()
 
 
 def genesis_with(world: World, state: Cell) -> int | None:
