@@ -15,7 +15,8 @@ ROOT = Path(wrappers.code.__file__).parent.parent
 TESTS = ROOT / "tests" / "contracts"
 # These hold the code or its gas fast, whatever it does, or do not run it: they would kill every mutant for no reason.
 PINS = ("test_compile.py", "test_gas.py", "test_two_engines.py", "test_mutants_check.py")
-PINNING_TESTS = ("test_fees.py::test_g8_gas_constant_is_at_least_the_worst_case_and_at_most_a_tenth_above",)
+PINNING_TEST = "test_g8_gas_constant_is_at_least_the_worst_case_and_at_most_a_tenth_above"
+PINNING_TESTS = (f"test_fees.py::{PINNING_TEST}", f"test_committee_gas.py::{PINNING_TEST}")
 # Random and slow: asked last, always with the same seed.
 LAST = ("test_audit_market.py", "test_machine.py")
 # No rewriting of assertions, no cache: nobody reads what the tests say here. No capture: a trial prints to nowhere.
