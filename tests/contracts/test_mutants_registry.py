@@ -10,14 +10,16 @@ from pytoniq_core import Cell, begin_cell
 from test_escrow import code_of
 from test_governance import govern, state_of
 from test_governance_actions import job_config, open_job
+from test_mutants_singletons import genesis_with
 
+from devnet.ledger import Ledger
 from scripts.stage import DAY, TON, World, account_of_name
 from tests.support.altered import flipped, with_bits, with_number, with_ref
 from wrappers import governance, registry
 from wrappers.code import Contract, code_hash
 from wrappers.dicts import ids_cell
 from wrappers.errors import ContractError
-from wrappers.registry import STOP_ESCROWS, STOP_JOBS, STOP_NODES, Rebuilders, Settings
+from wrappers.registry import STOP_ESCROWS, STOP_JOBS, STOP_NODES, Proposal, Rebuilders, Settings
 
 CELL_UNDERFLOW = 9
 NODE_TERMS, ESCROW_TERMS, JOB_TERMS = range(3)
@@ -129,3 +131,11 @@ def test_g10_endorsements_and_acceptances_are_read_to_the_end(world: World) -> N
     ):
         assert code_of(world.tell(who, world.registry, TON, flipped(body, -1))) == CELL_UNDERFLOW
         assert not world.tell(who, world.registry, TON, body).failed
+
+
+def test_g20_a_network_is_not_born_with_something_proposed() -> None:
+    world = World(Ledger(), verifier=True)
+    proposal = {b"\x01" * 32: Proposal(world.ledger.now, False)}
+    assert genesis_with(world, replace(world.registry_state, proposals=proposal).to_cell()) == (
+        ContractError.BAD_PARAMETERS
+    )
