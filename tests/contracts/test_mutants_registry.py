@@ -13,12 +13,14 @@ from test_governance_actions import job_config, open_job
 from test_mutants_singletons import genesis_with
 
 from devnet.ledger import Ledger
-from scripts.stage import DAY, TON, World, account_of_name
+from scripts.stage import DAY, TON, World, account_of_name, public
 from tests.support.altered import flipped, with_bits, with_number, with_ref
 from wrappers import governance, registry
 from wrappers.code import Contract, code_hash
 from wrappers.dicts import ids_cell
 from wrappers.errors import ContractError
+from wrappers.node import NodeConfig
+from wrappers.ops import Op
 from wrappers.registry import STOP_ESCROWS, STOP_JOBS, STOP_NODES, Proposal, Rebuilders, Settings
 
 CELL_UNDERFLOW = 9
@@ -139,3 +141,21 @@ def test_g20_a_network_is_not_born_with_something_proposed() -> None:
     assert genesis_with(world, replace(world.registry_state, proposals=proposal).to_cell()) == (
         ContractError.BAD_PARAMETERS
     )
+
+
+def test_g3_a_node_opens_with_no_extras_and_nothing_more(world: World) -> None:
+    """What init could not read would strand the stake: the registry refuses it while it can still go back."""
+    plain = NodeConfig(world.operator.account, world.payout, public(world.release_key)).to_cell()
+    bits = plain.bits.to01()
+    promised = with_bits(plain, with_number(bits, len(bits) - 1, 1, 1))
+    extras = begin_cell().store_cell(promised).store_ref(Cell.empty()).end_cell()
+    longer = begin_cell().store_cell(plain).store_ref(Cell.empty()).end_cell()
+    for config, error in (
+        (promised, ContractError.BAD_TERMS),
+        (extras, ContractError.BAD_TERMS),
+        (longer, CELL_UNDERFLOW),
+        (flipped(plain, -1), CELL_UNDERFLOW),
+    ):
+        body = begin_cell().store_uint(Op.OPEN_NODE, 32).store_bytes(code_hash(Contract.NODE)).store_uint(0, 32)
+        trace = world.send(world.operator, world.registry, 100 * TON, body.store_ref(config).end_cell())
+        assert code_of(trace) == error
