@@ -38,6 +38,7 @@ from attestation.onchain.statements import DEFECTS, qe_message, tcb_message
 from attestation.simulated import collateral as simulated
 from attestation.simulated import pki
 from attestation.simulated.tee import Registers
+from attestation.witness import attest_message
 from devnet.ledger import Snapshot
 from scripts.attest_stage import TON
 from wrappers.errors import ContractError
@@ -266,3 +267,16 @@ def test_g8_ops_of_others_are_none_of_the_verifiers(mirror: Mirror) -> None:
     for op in (CommonOp.VERDICT, CommonOp.STANDING, CommonOp.GENESIS, Op.APPRAISAL):
         body = begin_cell().store_uint(op, 32).end_cell()
         assert mirror.said(NODE, body).exit_code == ContractError.UNKNOWN_OP
+
+
+def test_g4_evidence_for_no_node_leaves_a_platform_to_no_two(mirror: Mirror) -> None:
+    """Verdicts to account 0 bounce. Three under way at once count as a claim, which must not stand for every node's."""
+    binding = mirror.binding(node=bytes(32))
+    body = attest_message(tee().quote(binding.report_data()), binding)
+    for _ in range(3):
+        mirror.ledger.send_internal(source=NODE, destination=mirror.stage.account, value_nano=TON, body=body, run=False)
+    trace = mirror.ledger.run()
+    assert [tx.exit_code for tx in trace.of(mirror.stage.account)[:3]] == [ContractError.NOT_ALLOWED] * 3
+    assert PLATFORM not in mirror.state.platforms
+    assert mirror.attest().accepted and mirror.state.platforms[PLATFORM].node == NODE
+    assert mirror.attest(binding=mirror.binding(node=REFUSING_NODE)).exit_code == Error.PLATFORM_TAKEN
