@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from market_check import Checker
-from market_prices import TODAY, Factors, set_prices
+from market_model import storage_of
+from market_prices import DEAR, TODAY, Factors, config_with, set_prices
 from pytoniq_core import Cell, begin_cell
 
 from attestation.onchain.fees import attest as attest_need
@@ -32,6 +33,8 @@ from wrappers.signed import KeyConsent, Release, sign
 PASSER_BY = account_of_name("passer-by")
 REBUILDER = account_of_name("rebuilder")
 RICH = 5 * TON
+LAST_MOMENT = 2**32 - 12 * 365 * 86_400
+"""Times are 32 bits: none later is travelled to."""
 
 
 def enclave(index: int) -> bytes:
@@ -266,6 +269,19 @@ class Market:
             if state is not None:
                 short = ledger.balance(account) < state.stake_nano
                 assert not short or self.checker.rent_paid.get(account, 0) > state.rent_reserve_nano, "G1: node"
+
+    def starve(self, account: bytes, debt: int) -> None:
+        """Lets time pass, with rent dear, until `account` owes about `debt` more than it has; then somebody knocks."""
+        stored = self.world.ledger.accounts[account]
+        cells, bits, last_paid, due = storage_of(stored.cell)
+        dear = Prices.from_config(config_with(DEAR))
+        each = dear.storage_bit_price * bits + dear.storage_cell_price * cells
+        moment = last_paid + max(stored.state.balance_nano + debt - due, 0) * 65_536 // each
+        if self.now <= moment < LAST_MOMENT:
+            self.world.ledger.now = moment
+            self.prices(DEAR)
+            self.tell(PASSER_BY, account, 1, unknown())
+            self.prices(TODAY)
 
     def forget(self, account: bytes) -> None:
         """What the chain does with an account whose rent debt grew too large (test_escrow_attacks.py has it do so)."""

@@ -22,7 +22,7 @@ from wrappers.ops import Op
 from wrappers.registry import RegistryState
 
 NO_GAS, NOT_PARSED = -14, 9
-EXTERNAL, PLAIN, BOUNCED, ENDED_BY_RENT = "claim", "money", "bounced", "rent"
+EXTERNAL, PLAIN, BOUNCED, ENDED_BY_RENT, IN_DEBT = "claim", "money", "bounced", "rent", "debt"
 FREEZE_DUE = 100_000_000
 """Of configuration parameter 21: an account that owes more is frozen."""
 STEPS = {
@@ -126,6 +126,8 @@ class Checker:
         rent = Rent.of(tx)
         self.rent_paid[account] = self.rent_paid.get(account, 0) + rent.collected
         base, seen = rent.split(self.balances[account], message.value_nano)
+        if rent.due or seen < message.value_nano:
+            self._count(kind, IN_DEBT, tx, True)
         if rent.ends:
             self._count(kind, ENDED_BY_RENT, tx, True)
             assert rent.due > FREEZE_DUE and tx.exit_code is None, "G9: an account ends by rent where its debt is large"

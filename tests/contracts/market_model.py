@@ -103,3 +103,17 @@ class Rent:
         left = balance + value - self.collected
         seen = min(value, left)
         return left - seen, seen
+
+
+def storage_of(account: Cell) -> tuple[int, int, int, int]:
+    """(cells, bits, unix second up to which rent is paid, debt in nanoTON) of an `Account`.
+
+    TL-B: account$1 addr:MsgAddressInt storage_stat:StorageInfo ...; storage_info$_ used:StorageUsed
+    storage_extra:StorageExtraInfo last_paid:uint32 due_payment:(Maybe Grams).
+    """
+    reader = Reader(account)
+    reader.uint(1 + 2 + 1 + 8 + 256)
+    cells, bits = reader.var_uint(3), reader.var_uint(3)
+    if reader.uint(3) == 1:
+        reader.octets(32)
+    return cells, bits, reader.uint(32), reader.maybe_coins() or 0

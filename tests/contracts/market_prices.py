@@ -22,6 +22,8 @@ class Factors:
 
 
 TODAY = Factors()
+DEAR = Factors(storage=100_000)
+"""Rent that empties an account within months."""
 CHOICES = (
     TODAY,
     Factors(gas=400),

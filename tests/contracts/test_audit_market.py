@@ -14,7 +14,19 @@ class AuditedMachine(Machine):
     """G1, G2: `cocoon audit` finds nothing false in an honest chain, after any sequence of messages."""
 
     # What no honest chain shows: contracts that say what they did not say, accounts that vanish, other prices.
-    left_out = frozenset(("astray", "replay", "standing", "verdict", "forgotten_by_the_chain", "change_prices"))
+    left_out = frozenset(
+        (
+            "astray",
+            "replay",
+            "standing",
+            "verdict",
+            "forgotten_by_the_chain",
+            "change_prices",
+            "starve",
+            "outlive_a_key",
+            "deliver_a_job",
+        )
+    )
 
     def teardown(self) -> None:
         if hasattr(self, "m"):
