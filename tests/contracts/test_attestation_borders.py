@@ -30,7 +30,7 @@ from attestation.onchain.messages import (
 )
 from attestation.onchain.state import NO_LAUNCH, ChainPolicy, genesis_state
 from attestation.simulated import collateral as simulated
-from attestation.simulated import pki
+from attestation.simulated import pki, platform
 from attestation.simulated.tee import Registers, SimulatedTee
 from attestation.witness import QuoteParts
 from devnet.accounts import planted
@@ -208,6 +208,16 @@ def test_g12_both_statements_must_reach_the_floor(mirror: Mirror) -> None:
             assert bring(tcbEvaluationDataNumber=number + 1).accepted
         assert mirror.stage.govern(floor).accepted
         assert mirror.attest().exit_code == (0 if len(raised) == 2 else Error.WRONG_NUMBER)
+
+
+def test_g12_a_platform_type_without_a_statement_is_unknown(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "FMSPC", bytes.fromhex("5c0000000001"))
+    machine = tee(extension=platform.sgx_extension(tee().platform.ppid))
+    assert mirror.attest(machine).exit_code == Error.UNKNOWN_PLATFORM
+    monkeypatch.undo()
+    monkeypatch.setattr(platform, "PCE_ID", b"\x00\x01")
+    machine = tee(extension=platform.sgx_extension(tee().platform.ppid))
+    assert mirror.attest(machine).exit_code == Error.UNKNOWN_PLATFORM
 
 
 @pytest.mark.parametrize(

@@ -298,6 +298,26 @@ def test_g12_a_list_in_another_form_is_refused(
     assert mirror.stage.tell(list_message(head, entries, [rest], serials)).accepted
 
 
+def test_g12_a_lists_lengths_take_one_two_or_three_bytes(mirror: Mirror) -> None:
+    """Everything else fits: nothing but the form of the length is another."""
+    serials = serials_of(3)
+    head, entries, rest = list_pieces(crl_of(mirror.ledger.now, serials))
+    size, length = der_header(head[0], 0)
+    content, sequence = head[0][size:], head[1][30:]
+    assert (size, len(sequence)) == (4, 3)
+    count = sum(map(len, entries))
+    for form in (b"\x80", b"\x83\x00" + length.to_bytes(2, "big"), b"\x84\x00\x00" + length.to_bytes(2, "big")):
+        message = list_message([b"\x30" + form + content, head[1]], entries, [rest], serials)
+        assert mirror.stage.tell(message).exit_code == Error.BAD_LIST, form
+    for form in (b"\x83\x00" + count.to_bytes(2, "big"), b"\x84\x00\x00" + count.to_bytes(2, "big")):
+        changed = head[1][:30] + b"\x30" + form
+        message = list_message([head[0], changed], entries, [rest], serials)
+        assert mirror.stage.tell(message).exit_code == Error.BAD_LIST, form
+    other = list_message([head[0], head[1][:30] + b"\x31" + sequence[1:]], entries, [rest], serials)
+    assert mirror.stage.tell(other).exit_code == Error.BAD_LIST
+    assert mirror.stage.tell(list_message(head, entries, [rest], serials)).accepted
+
+
 @pytest.mark.parametrize("issuer", [b"\x30\x80" + bytes(128), b"\x30\x81\x80" + bytes(128)])
 def test_g12_a_lists_issuer_in_a_long_form_is_refused(mirror: Mirror, issuer: bytes) -> None:
     head, _, rest = list_pieces(crl_of(mirror.ledger.now, []))
