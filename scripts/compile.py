@@ -60,8 +60,9 @@ def assembly_of(path: Path) -> str:
 # Three things that the compiler does not do, none a change of meaning:
 # - A function that does not fit behind its caller's text gets a cell of its own, where it could begin right there and
 #   go on in the next cell: fewer cells to keep and to load. So calls of inline functions are replaced by their text.
-# - FunC dispatches through a dictionary of methods, which costs 160 to 260 gas per transaction. Contracts of the hot
-#   path have no get methods (their state is decoded from their data), so their entry points can stand in the root cell.
+# - FunC dispatches through a dictionary of methods, which costs 160 to 380 gas per transaction. So entry points stand in
+#   the root cell. Contracts of the hot path have no get methods (their state is decoded from their data); the others
+#   have the dictionary behind a jump that messages do not take.
 #   A node takes every selector but 0 for an external message: on an account that is not special the chain knows no
 #   third one, and a get method, whoever calls it, changes nothing.
 # - It begins programs with SETCP0. Code page 0 is what a transaction begins with.
@@ -81,8 +82,6 @@ def _procedures(text: str) -> dict[str, tuple[str, str]]:
 
 def with_entry(contract: Contract, text: str) -> str:
     """The assembly with the contract's own dispatch."""
-    if contract not in (Contract.STUB, *CHILDREN, *RARE.values()):
-        return text
     procedures = _procedures(text)
     shared = {name: body for name, (kind, body) in procedures.items() if kind == "PROCREF"}
     lines = ["PROGRAM{", *(f"  DECLPROC {name}" for name in shared)]
@@ -99,13 +98,21 @@ def with_entry(contract: Contract, text: str) -> str:
     elif contract is Contract.NODE:
         lines.append(f"<{{ {entry('recv_external')} }}>c")
         lines.append(f"<{{ swap IFJMPREF\n{entry('recv_internal')} }}>c")
-    else:
+    elif contract in (Contract.STUB, *CHILDREN):
         lines.append(f"<{{ 11 THROWIF\n{entry('recv_internal')} }}>c")
+    else:
+        methods = to_boc(assemble(_without_messages(text))).hex()
+        lines.append(f"<{{ DUP B{{{methods}}} B>boc IFJMPREF DROP\n{entry('recv_internal')} }}>c")
     if contract in CHILDREN:
         # The program of a child's birth: sets the code that stays, its own first reference, then the data.
         lines.append(f"<{{ swap PUSHREF SETCODE\n{entry('birth')} }}>c")
     lines += ["  DECLPROC main", "  main PROC:<{ }>"]  # without one the assembler refuses the program
     return "\n".join([*lines, "}END drop", ""])
+
+
+def _without_messages(text: str) -> str:
+    """The assembly with its dictionary of methods, in which messages find nothing: they never come there."""
+    return re.sub(r"^  recv_internal PROC:<\{\n.*?^  \}>\n", "  recv_internal PROC:<{ }>\n", text, flags=re.M | re.S)
 
 
 def assemble(text: str) -> Cell:

@@ -224,6 +224,16 @@ def test_g4_a_second_init_changes_nothing_and_returns_the_money(world: World, pa
     assert (world.node(pair.node), world.escrow(pair.escrow)) == before
 
 
+@pytest.mark.parametrize("config", [(False, True), (True, False)], ids=["no controller", "no payout address"])
+def test_g3_a_stake_that_nobody_could_take_out_again_is_refused(world: World, config: tuple[bool, bool]) -> None:
+    controller, payout = (world.operator.account if named else bytes(32) for named in config)
+    body = registry.open_node(
+        code_hash(Contract.NODE), 7, node.NodeConfig(controller, payout, public(world.release_key))
+    )
+    trace = world.send(world.operator, world.registry, world.fees.open_node(), body)
+    assert trace.failed[0].exit_code == ContractError.BAD_TERMS
+
+
 # ------------------------------------------------------------------------------------------------ verdicts
 
 

@@ -144,10 +144,16 @@ def test_addresses_differ_by_every_part() -> None:
 
 def test_payable_is_what_the_contract_would_pay() -> None:
     row = Row(1, 100, 40, 0, 0, RowTerms(bytes(32), 3600), {b"\x01" * 32: KeyRow(40, 50, 0, 1)})
-    assert payable(row, b"\x01" * 32, 70, 60) == 20
-    assert payable(row, b"\x01" * 32, 70, 10) == 10, "the highest cap seen counts"
-    assert payable(row, b"\x02" * 32, 90, 90) == 60, "the allotment's rest"
-    assert payable(row, b"\x01" * 32, 10, 90) == 0
+
+    def due(key: bytes, cumulative: int, cap: int, acked: int = 0, *, acked_only: bool = False) -> int:
+        return payable(row, key, cumulative, cap, acked, acked_only=acked_only)
+
+    assert due(b"\x01" * 32, 70, 60) == 20
+    assert due(b"\x01" * 32, 70, 10) == 10, "the highest cap seen counts"
+    assert due(b"\x02" * 32, 90, 90) == 60, "the allotment's rest"
+    assert due(b"\x01" * 32, 10, 90) == 0
+    assert due(b"\x01" * 32, 70, 60, 45, acked_only=True) == 5, "a distrusted key: what the client acknowledged"
+    assert due(b"\x01" * 32, 70, 60, acked_only=True) == 0
 
 
 def test_receipts_root_is_the_dictionary_by_seq() -> None:
