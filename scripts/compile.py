@@ -60,8 +60,8 @@ def assembly_of(path: Path) -> str:
 # Three things that the compiler does not do, none a change of meaning:
 # - A function that does not fit behind its caller's text gets a cell of its own, where it could begin right there and
 #   go on in the next cell: fewer cells to keep and to load. So calls of inline functions are replaced by their text.
-# - FunC dispatches through a dictionary of methods, which costs 160 to 380 gas per transaction. So entry points stand in
-#   the root cell. Contracts of the hot path have no get methods (their state is decoded from their data); the others
+# - FunC dispatches through a dictionary of methods, which costs 160 to 380 gas per transaction. So entry points stand
+#   in the root cell. Contracts of the hot path have no get methods (their state is decoded from their data); the others
 #   have the dictionary behind a jump that messages do not take.
 #   A node takes every selector but 0 for an external message: on an account that is not special the chain knows no
 #   third one, and a get method, whoever calls it, changes nothing.
