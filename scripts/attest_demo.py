@@ -5,6 +5,7 @@ Quotes of your own: `cocoon attest onchain QUOTE [COLLATERAL]`.
 
 from __future__ import annotations
 
+from pytoniq_core import begin_cell
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +22,7 @@ from attestation.simulated.tee import SimulatedTee
 from attestation.trust_roots import root
 from attestation.witness import attest_message
 from devnet.ledger import Ledger
-from scripts.attest_stage import Stage
+from scripts.attest_stage import TON, Stage
 
 # Quotes without collateral of their own are judged by that of another machine of the same platform type.
 REAL = (
@@ -69,6 +70,16 @@ def demo_real(console: Console) -> None:
     show(console, "Real quotes: everything but REPORTDATA and image, which are for other networks", lines)
 
 
+def standing_node(stage: Stage, number: int) -> bytes:
+    """An account that takes every verdict, as a node does that its evidence names: one that bounced is no claim."""
+    accepts = begin_cell().store_uint(0xFF00, 16).end_cell()
+    data = begin_cell().store_uint(number, 8).end_cell()
+    init = begin_cell().store_uint(0b00110, 5).store_ref(accepts).store_ref(data).end_cell()
+    account = bytes(init.hash)
+    stage.ledger.send_internal(source=stage.registry, destination=account, value_nano=TON, state_init=init)
+    return account
+
+
 def demo_simulated(console: Console) -> None:
     tee = SimulatedTee(b"demonstration machine")
     image = {tee.registers.measurement: ChainImage()}
@@ -80,13 +91,14 @@ def demo_simulated(console: Console) -> None:
         block = stage.ledger.prev_blocks.hundreds[0]
         return Binding(stage.network, node, 1, b"\x22" * 32, NO_GPU, block.seqno, block.root_hash)
 
-    first = binding(b"\x11" * 32)
+    node, other = standing_node(stage, 1), standing_node(stage, 2)
+    first = binding(node)
     message = attest_message(tee.quote(first.report_data()), first)
     lines.append(judgement("attest: verdict to its node", stage.tell(message)))
     stage.ledger.now += 100
-    second = binding(b"\x11" * 32)
+    second = binding(node)
     lines.append(judgement("renewal", stage.tell(attest_message(tee.quote(second.report_data()), second))))
-    stolen = binding(b"\x12" * 32)
+    stolen = binding(other)
     quote = tee.quote(second.report_data())
     lines.append(judgement("the same quote, sent for another node", stage.tell(attest_message(quote, stolen))))
     quote = tee.quote(stolen.report_data())

@@ -218,6 +218,11 @@ def test_g12_a_platform_type_without_a_statement_is_unknown(mirror: Mirror, monk
     monkeypatch.setattr(platform, "PCE_ID", b"\x00\x01")
     machine = tee(extension=platform.sgx_extension(tee().platform.ppid))
     assert mirror.attest(machine).exit_code == Error.UNKNOWN_PLATFORM
+    # The statement of a platform type names its PCE.
+    assert mirror.bring_tcb(pceId="0001").accepted
+    assert mirror.attest(machine).accepted
+    facts = mirror.state.platforms[machine.platform_id].facts
+    assert facts is not None and (facts.pce_id, facts.fmspc) == (1, simulated.FMSPC)
 
 
 @pytest.mark.parametrize(
