@@ -22,7 +22,8 @@ from attestation.simulated.tee import SimulatedTee
 from attestation.trust_roots import root
 from attestation.witness import attest_message
 from devnet.ledger import Ledger
-from scripts.attest_stage import TON, Stage
+from scripts.attest_stage import Stage
+from scripts.stage import TON
 
 # Quotes without collateral of their own are judged by that of another machine of the same platform type.
 REAL = (
