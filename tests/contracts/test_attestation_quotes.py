@@ -126,6 +126,11 @@ def test_g12_the_module_that_runs_is_known_and_not_revoked(mirror: Mirror, runni
     assert judged(mirror, version_5(running=running)) == expected
 
 
+def test_g12_a_module_that_runs_without_any_version_is_judged_too(mirror: Mirror) -> None:
+    """Sixteen zero bytes are an SVN, not its absence."""
+    assert judged(mirror, version_5(running=bytes(16))) == Error.OLD_PLATFORM
+
+
 def standing(mirror: Mirror) -> Standing:
     outcome = mirror.stage.tell(sync(NODE, IMAGE, MACHINE.platform_id, Cell.empty()))
     body = outcome.trace.of(mirror.stage.account)[0].out_msgs[0].body.begin_parse()
