@@ -90,11 +90,12 @@ def test_every_rare_message_is_read_to_its_end(world: World, pair: Pair) -> None
         bits = begin_cell().store_bits(body.bits).store_bit(0)
         for ref in body.refs:
             bits.store_ref(ref)
-        assert owned(world, pair, bits.end_cell()) == 9
         more = begin_cell().store_bits(body.bits)
         for ref in [*body.refs[:-1], CONFIG, body.refs[-1]]:
             more.store_ref(ref)
-        assert owned(world, pair, more.end_cell()) == 9
+        for longer in (bits, more):
+            trace = world.send(world.client, pair.escrow, TON, longer.end_cell())
+            assert trace.of(pair.escrow)[0].exit_code == 9, "here, and not where it is sent on to"
         assert world.send(world.client, pair.escrow, TON, body).of(pair.escrow)[0].exit_code == 0
         world.ledger.revert(snapshot)
 
@@ -311,6 +312,14 @@ def test_g9_nothing_of_what_still_needs_rent_comes_back() -> None:
     assert owned(shared, pair, escrow_rare.rotate_voucher_key(public(NEW))) == 0
     fees = shared.fees
     needed = fees.escrow_rent() + fees.row_rent() + fees.shares_rent() + fees.next_key_rent() + 2 * fees.key_row_rent()
+    snapshot = shared.ledger.snapshot()
+    other = account_of_name("x")
+    assert owned(shared, pair, escrow_rare.allot_shared(other, 1, shared.row_terms(shares=shared.shares))) == 0
+    signature = sign(Release(shared.escrow(account).rows[other].allotment, 0, 0), shared.release_key)
+    assert owned(shared, pair, escrow_rare.lower(other, 0, signature)) == 0
+    assert shared.escrow(account).accrued_nano and owned(shared, pair, escrow_rare.return_rent()) == 0
+    assert kept_for_rent(shared, pair) == needed, "to the nanoTON"
+    shared.ledger.revert(snapshot)
     shared.ledger.now += 365 * DAY
     assert owned(shared, pair, escrow_rare.return_rent()) == ContractError.NOTHING_DUE
     assert 0 < needed - kept_for_rent(shared, pair) < TON // 50, "a year's rent of it is gone"

@@ -176,6 +176,14 @@ def test_a_row_without_shares_has_none_to_pay(world: World, pair: Pair) -> None:
     assert code_of(world.send(world.stranger, pair.escrow, TON, body)) == ContractError.NOTHING_DUE
 
 
+def test_paying_shares_is_read_to_its_end(shared: Shared) -> None:
+    shared.settle(TON)
+    body = escrow_rare.pay_shares(shared.node)
+    longer = begin_cell().store_bits(body.bits).store_bit(0).store_ref(body.refs[0]).end_cell()
+    assert len(body.refs) == 1 and code_of(shared.stranger(longer)) == 9
+    assert not shared.stranger(body).failed
+
+
 def test_a_row_that_paid_all_of_its_allotment_lives_on_when_its_shares_leave(shared: Shared) -> None:
     shared.settle(3 * TON)
     assert not shared.stranger(escrow_rare.pay_shares(shared.node)).failed

@@ -13,12 +13,13 @@ from test_governance_actions import job_config, open_job
 from test_mutants_singletons import genesis_with
 
 from devnet.ledger import Ledger
-from scripts.stage import DAY, TON, World, account_of_name, public
+from scripts.stage import DAY, TON, World, account_of_name, built_world, public
 from tests.support.altered import flipped, with_bits, with_number, with_ref
 from wrappers import governance, registry
 from wrappers.code import Contract, code_hash
 from wrappers.dicts import ids_cell
 from wrappers.errors import ContractError
+from wrappers.escrow import FirstAllotment
 from wrappers.node import NodeConfig
 from wrappers.ops import Op
 from wrappers.registry import STOP_ESCROWS, STOP_JOBS, STOP_NODES, Proposal, Rebuilders, Settings
@@ -159,3 +160,15 @@ def test_g3_a_node_opens_with_no_extras_and_nothing_more(world: World) -> None:
         body = begin_cell().store_uint(Op.OPEN_NODE, 32).store_bytes(code_hash(Contract.NODE)).store_uint(0, 32)
         trace = world.send(world.operator, world.registry, 100 * TON, body.store_ref(config).end_cell())
         assert code_of(trace) == error
+
+
+def test_g8_g9_a_first_row_with_shares_brings_their_rent() -> None:
+    world = built_world(fee=300)
+    node, _ = world.open_node()
+    first = FirstAllotment(node, TON, world.row_terms(shares=world.shares))
+    need = world.fees.open_escrow(TON, TON, shared=True)
+    assert need - world.fees.open_escrow(TON, TON) == world.fees.shares_rent() > 0
+    account, trace = world.open_escrow(first=first, value_nano=need - 1)
+    assert code_of(trace) == ContractError.LOW_VALUE
+    account, trace = world.open_escrow(first=first, value_nano=need)
+    assert not trace.failed

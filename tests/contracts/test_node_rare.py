@@ -395,6 +395,15 @@ def test_g8_an_acceptance_brings_what_it_and_the_job_need(world: World, pair: Pa
     assert message.value_nano >= world.fees.prices.gas(Gas.ACCEPTED) + world.fees.prices.forward(0, 0)
 
 
+def test_an_acceptance_is_read_to_its_end(world: World, pair: Pair) -> None:
+    body = acceptance_body(world, pair)
+    longer = begin_cell().store_bits(body.bits).store_bit(0)
+    for ref in body.refs:
+        longer.store_ref(ref)
+    assert world.tell(REPORTER, pair.node, TON, longer.end_cell()).of(pair.node)[0].exit_code == 9
+    assert world.tell(REPORTER, pair.node, TON, body).of(pair.node)[0].exit_code == 0
+
+
 def test_a_job_that_is_none_sends_the_money_into_the_reserve(world: World, pair: Pair) -> None:
     before, held = world.node(pair.node), world.ledger.balance(pair.node)
     trace = world.tell(REPORTER, pair.node, TON, acceptance(world, pair, account_of_name("nobody"), 7))
