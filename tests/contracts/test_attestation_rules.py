@@ -280,3 +280,16 @@ def test_g4_evidence_for_no_node_leaves_a_platform_to_no_two(mirror: Mirror) -> 
     assert PLATFORM not in mirror.state.platforms
     assert mirror.attest().accepted and mirror.state.platforms[PLATFORM].node == NODE
     assert mirror.attest(binding=mirror.binding(node=REFUSING_NODE)).exit_code == Error.PLATFORM_TAKEN
+
+
+def test_g12_a_platform_is_judged_again_by_the_list_of_its_own_authority(mirror: Mirror) -> None:
+    assert mirror.stage.tell(authority_message(der_of(pki.processor_ca()), ROOT_KEY)).accepted
+    machine, key = tee(issuer=pki.processor_ca()), pki.raw_public_key(pki.processor_ca().key)
+    for revoked, expected in (((), 0), ((machine.platform.pck.certificate,), 8)):
+        mirror.ledger.now += 10
+        now = mirror.ledger.now
+        crl = lists(simulated.mint(now), now, issuer=pki.processor_ca(), revoked=revoked).pck_crl
+        assert mirror.stage.tell(crl_messages(Authority.PROCESSOR, crl, key)[0]).accepted
+        if not revoked:
+            assert mirror.attest(machine).accepted
+        assert status(mirror) == expected
