@@ -168,7 +168,7 @@ def test_g8_g9_a_first_row_with_shares_brings_their_rent() -> None:
     first = FirstAllotment(node, TON, world.row_terms(shares=world.shares))
     need = world.fees.open_escrow(TON, TON, shared=True)
     assert need - world.fees.open_escrow(TON, TON) == world.fees.shares_rent() > 0
-    account, trace = world.open_escrow(first=first, value_nano=need - 1)
+    _, trace = world.open_escrow(first=first, value_nano=need - 1)
     assert code_of(trace) == ContractError.LOW_VALUE
-    account, trace = world.open_escrow(first=first, value_nano=need)
+    _, trace = world.open_escrow(first=first, value_nano=need)
     assert not trace.failed
