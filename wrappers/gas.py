@@ -80,8 +80,8 @@ class Size:
     NEXT_KEY_BITS: Final = 288
     KEY_ROW_CELLS: Final = 2
     KEY_ROW_BITS: Final = 800
-    OPEN_CELLS: Final = 10
-    OPEN_BITS: Final = 4000
+    OPEN_CELLS: Final = 11
+    OPEN_BITS: Final = 5100
     VERDICT_CELLS: Final = 3
     VERDICT_BITS: Final = 1416
     JOB_DATA_CELLS: Final = 5
