@@ -301,6 +301,17 @@ def test_g9_the_rent_of_rows_that_ended_comes_back_and_ten_years_stay_paid(world
     assert owned(world, pair, escrow_rare.return_rent()) == ContractError.NOTHING_DUE
 
 
+def test_g9_every_row_that_stands_keeps_its_rent(world: World, pair: Pair) -> None:
+    for name in ("second", "gone"):
+        assert owned(world, pair, escrow.allot(account_of_name(name), 1, world.row_terms())) == 0
+    gone = account_of_name("gone")
+    signature = sign(Release(world.escrow(pair.escrow).rows[gone].allotment, 0, 0), world.release_key)
+    assert owned(world, pair, escrow_rare.lower(gone, 0, signature)) == 0
+    assert owned(world, pair, escrow_rare.return_rent()) == 0
+    assert len(world.escrow(pair.escrow).rows) == 2
+    assert kept_for_rent(world, pair) == world.fees.escrow_rent() + 2 * world.fees.row_rent()
+
+
 def test_g9_nothing_of_what_still_needs_rent_comes_back() -> None:
     """Shares, further keys and a waiting voucher key count; an account that is a year old has less to give back."""
     shared = built_world(fee=300)

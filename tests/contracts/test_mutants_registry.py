@@ -170,7 +170,7 @@ def test_g8_g9_a_first_row_with_shares_brings_their_rent() -> None:
     assert need - world.fees.open_escrow(TON, TON) == world.fees.shares_rent() > 0
     _, trace = world.open_escrow(first=first, value_nano=need - 1)
     assert code_of(trace) == ContractError.LOW_VALUE
-    _, trace = world.open_escrow(first=first, value_nano=need)
+    account, trace = world.open_escrow(first=first, value_nano=need)
     assert not trace.failed
     state = world.escrow(account)
     assert state.deposit_nano >= state.reserved_nano == TON, "the way of the shares' cell is paid for, too"

@@ -97,6 +97,7 @@ def test_g10_an_unborn_registry_opens_nothing() -> None:
 def test_get_methods_tell_the_state(world: World) -> None:
     values = world.ledger.run_get(world.registry, "get_registry")
     assert values[:3] == [int.from_bytes(x, "big") for x in (world.governor.account, world.attestation, world.network)]
+    assert values[3:] == [5 * TON, TON // 10]
     hashes = [
         int.from_bytes(code_hash(c), "big") for c in (Contract.STUB, Contract.NODE, Contract.ESCROW, Contract.JOB)
     ]
