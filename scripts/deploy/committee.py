@@ -59,8 +59,8 @@ def choice_of(path: Path) -> Choice:
         (3 <= choice.quorum <= choice.seats <= 15, "quorum is at least 3 and at most seats, seats at most 15"),
         (2 * choice.quorum > choice.seats, "quorum is more than half of seats"),
         (3600 <= choice.window <= 172_800, "window_seconds is between 3600 and 172800"),
-        (0 < choice.bond_nano <= 10**15, "bond_nano is more than 0 and at most 10^15"),
-        (choice.fee_nano <= 10**12, "fee_nano is at most 10^12"),
+        (10**9 <= choice.bond_nano <= 10**15, "bond_nano is between 10^9 and 10^15"),
+        (10**7 <= choice.fee_nano <= 10**12, "fee_nano is between 10^7 and 10^12"),
         (choice.salt < 1 << 32, "salt has 32 bits"),
     ):
         if not holds:

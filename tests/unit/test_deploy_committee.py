@@ -102,8 +102,9 @@ def test_g18_a_network_without_a_treasury_gets_no_committee() -> None:
         ("quorum", 6, 5),
         ("window_seconds", HOUR - 1, HOUR),
         ("window_seconds", 172_801, 172_800),
-        ("bond_nano", 0, 1),
+        ("bond_nano", 10**9 - 1, 10**9),
         ("bond_nano", 10**15 + 1, 10**15),
+        ("fee_nano", 10**7 - 1, 10**7),
         ("fee_nano", 10**12 + 1, 10**12),
     ],
 )
