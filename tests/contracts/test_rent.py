@@ -63,6 +63,20 @@ def test_g9_g5_when_rent_ate_into_the_rows_they_pay_what_is_there(world: World, 
     assert world.escrow(pair.escrow).deposit_nano == 0
 
 
+def test_g3_an_account_whose_rent_ate_into_its_rows_closes_all_the_same(world: World, pair: Pair) -> None:
+    """What is reserved is more than what is there: less than nothing is free, and nothing leaves for it."""
+    assert not world.send(world.client, pair.escrow, TON, escrow.withdraw()).failed
+    while world.ledger.balance(pair.escrow) > 3 * TON // 2:
+        world.ledger.now += 5 * YEAR
+        assert code_of(world.tell(world.stranger.account, pair.escrow, TON // 1000, escrow.finish())) is not None
+    assert not world.send(world.client, pair.escrow, TON, escrow.close()).failed
+    state = world.escrow(pair.escrow)
+    assert state.deposit_nano < state.reserved_nano == 2 * TON
+    world.ledger.now += 8 * 86_400
+    assert not world.send(world.client, pair.escrow, TON, escrow.finish()).failed
+    assert world.ledger.balance(pair.escrow) == 0
+
+
 def test_g9_the_node_pays_its_own_rent_and_its_stake_stands(world: World, pair: Pair) -> None:
     assert not world.send(world.operator, pair.node, TON, node_rare.unbond()).failed
     stake = world.node(pair.node).stake_nano
