@@ -286,6 +286,19 @@ def test_g9_shares_that_rent_ate_do_not_hold_the_exit(shared: Shared) -> None:
     assert not shared.world.alive(shared.account)
 
 
+def test_g1_what_is_kept_for_shares_stands_before_the_deposit_when_rent_eats(shared: Shared) -> None:
+    shared.settle(TON)
+    assert not shared.client(escrow.withdraw()).failed
+    kept = shared.state().accrued_nano
+    while shared.world.ledger.balance(shared.account) >= kept + shared.state().deposit_nano:
+        shared.world.ledger.now += 365 * DAY
+        shared.stranger(escrow.finish(), TON // 1000)
+    assert not shared.stranger(escrow.top_up(), TON // 10).failed
+    state = shared.state()
+    assert state.accrued_nano == kept > 0
+    assert shared.world.ledger.balance(shared.account) >= state.deposit_nano + kept
+
+
 # ------------------------------------------------------------------------------------------------ allotting
 
 

@@ -90,4 +90,6 @@ def test_g7_every_send_and_reserve_says_what_happens_when_it_fails() -> None:
         for call in re.findall(pattern, path.read_text(), re.M | re.S):
             calls += 1
             assert re.search(r"mode::(bounce|skip)_on_failure|64 \+ 16|, mode$", call), f"{path.name}: {call}"
+        for mode in re.findall(r"\bmode = ([^;]*);", path.read_text()):
+            assert re.search(r"mode::(bounce|skip)_on_failure$", mode), f"{path.name}: {mode}"
     assert calls >= 12
