@@ -299,6 +299,50 @@ def test_g1_what_is_kept_for_shares_stands_before_the_deposit_when_rent_eats(sha
     assert shared.world.ledger.balance(shared.account) >= state.deposit_nano + kept
 
 
+def test_g1_a_settlement_takes_nothing_of_what_is_kept_for_shares_when_rent_ate(shared: Shared) -> None:
+    shared.settle(TON)
+    assert not shared.client(escrow.withdraw()).failed
+    while shared.world.ledger.balance(shared.account) >= shared.state().accrued_nano + shared.state().deposit_nano:
+        shared.world.ledger.now += 365 * DAY
+        shared.stranger(escrow.finish(), TON // 1000)
+    assert not shared.settle(2 * TON).failed
+    state = shared.state()
+    assert state.deposit_nano == 0 and shared.world.ledger.balance(shared.account) >= state.accrued_nano
+
+
+def test_g6_shares_of_a_row_that_ended_take_no_other_row_with_them(shared: Shared) -> None:
+    other = account_of_name("second node")
+    terms = shared.world.row_terms(shares=shared.world.shares)
+    assert not shared.client(escrow_rare.allot_shared(other, TON // 10, terms)).failed
+    shared.settle(2 * TON)
+    assert not shared.client(escrow.close()).failed
+    assert not shared.stranger(escrow_rare.pay_shares(shared.node)).failed
+    assert list(shared.state().rows) == [other]
+    assert shared.world.ledger.balance(shared.account) >= shared.state().deposit_nano >= TON // 10
+
+
+def test_g6_shares_of_the_last_row_end_no_account_that_is_open(shared: Shared) -> None:
+    shared.settle(TON)
+    assert not shared.client(escrow_rare.lower(shared.node, TON, shared.release(TON))).failed
+    before = shared.state().deposit_nano
+    assert not shared.stranger(escrow_rare.pay_shares(shared.node)).failed
+    assert not shared.state().rows
+    assert shared.world.ledger.balance(shared.account) >= shared.state().deposit_nano >= before > 0
+
+
+def test_who_has_no_share_holds_up_nobodys() -> None:
+    world = built_world(fee=FEE)
+    node, _ = world.open_node()
+    shares = Shares(1000, 0, RELAYER, fee=Fee(FEE, world.treasury))
+    first = escrow.FirstAllotment(node, 2 * TON, world.row_terms(shares=shares))
+    account, _ = world.open_escrow(first=first, value_nano=world.fees.open_escrow(4 * TON, 2 * TON, shared=True))
+    shared = Shared(world, account, node)
+    assert not shared.settle(TON).failed
+    trace = shared.stranger(escrow_rare.pay_shares(node))
+    assert not trace.failed
+    assert set(shared.received(trace)) == {"relayer", "treasury"}
+
+
 # ------------------------------------------------------------------------------------------------ allotting
 
 
