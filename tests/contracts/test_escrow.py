@@ -51,6 +51,18 @@ def test_g2_settlement_moves_exactly_the_amount_and_fees(world: World, pair: Pai
     assert moved == TON - trace.total_fees_nano, "the operator bears the claim's fees, the client nothing"
 
 
+def test_a_node_counts_each_request_once(world: World, pair: Pair) -> None:
+    for seq, cumulative in ((2, TON // 4), (5, TON // 2)):
+        assert not world.settle_one(pair.escrow, pair.node, cumulative, seq=seq).failed
+        assert world.node(pair.node).requests == seq
+
+
+def test_an_open_account_without_rows_has_nothing_to_finish(world: World, pair: Pair) -> None:
+    account, _ = world.open_escrow(index=1)
+    assert not world.escrow(account).rows
+    assert code_of(world.tell(world.stranger.account, account, TON, escrow.finish())) == ContractError.NOT_RIPE
+
+
 def test_g5_never_more_than_the_voucher(world: World, pair: Pair) -> None:
     entry = world.entry(pair.escrow, pair.node, TON, cap=TON // 4)
     assert not world.claim(pair.node, [claims.ClaimEntry(pair.escrow, entry, NO_HASH)]).failed

@@ -461,6 +461,21 @@ def test_g8_finish_border(world: World, pair: Pair) -> None:
     assert not world.alive(pair.escrow)
 
 
+def test_g8_every_row_is_paid_for_when_an_account_closes(world: World, pair: Pair) -> None:
+    world.send(
+        world.client, pair.escrow, TON, escrow.allot(account_of_name("second node"), TON // 10, world.row_terms())
+    )
+    for need, body, seconds in (
+        (world.fees.close(2), escrow.close(), 2 * HOUR),
+        (world.fees.finish(2), escrow.finish(), 0),
+    ):
+        refused = world.tell(world.client.account, pair.escrow, need - 1, body)
+        assert refused.failed[0].exit_code == ContractError.LOW_VALUE
+        assert not world.tell(world.client.account, pair.escrow, need, body).failed
+        world.ledger.now += seconds
+    assert not world.alive(pair.escrow)
+
+
 def test_g8_collect_border(world: World, pair: Pair) -> None:
     world.send(world.operator, pair.node, TON, None)
     need = world.fees.collect()
