@@ -330,6 +330,20 @@ def test_g6_shares_of_the_last_row_end_no_account_that_is_open(shared: Shared) -
     assert shared.world.ledger.balance(shared.account) >= shared.state().deposit_nano >= before > 0
 
 
+def test_g1_dust_of_a_row_that_ended_is_the_owners_and_stays(shared: Shared) -> None:
+    def beyond() -> int:
+        state = shared.state()
+        return shared.world.ledger.balance(shared.account) - state.deposit_nano - state.accrued_nano
+
+    shared.settle(3_000_000)
+    assert not shared.client(escrow_rare.lower(shared.node, 3_000_000, shared.release(3_000_000))).failed
+    before, kept = shared.state(), beyond()
+    trace = shared.stranger(escrow_rare.pay_shares(shared.node))
+    assert not trace.failed and not shared.received(trace)
+    assert shared.state().deposit_nano - before.deposit_nano == before.accrued_nano > 500_000
+    assert kept - 100_000 < beyond() <= kept, "less the rent of the moment"
+
+
 def test_who_has_no_share_holds_up_nobodys() -> None:
     world = built_world(fee=FEE)
     node, _ = world.open_node()
