@@ -377,6 +377,17 @@ def compromise(world: World, pair: Pair) -> None:
     stands(world, pair, 2)
 
 
+def test_a_key_accepts_to_the_last_second_of_its_attestation(world: World, pair: Pair) -> None:
+    body = acceptance(world, pair, account_of_name("job"), 7)
+    world.ledger.now = world.node(pair.node).attested_until
+    snapshot = world.ledger.snapshot()
+    world.ledger.now += 1
+    assert code_of(world.tell(world.stranger.account, pair.node, TON, body)) == ContractError.NOT_SERVING
+    world.ledger.revert(snapshot)
+    accepted = world.tell(world.stranger.account, pair.node, TON, body)
+    assert accepted.of(pair.node)[0].exit_code == 0
+
+
 @pytest.mark.parametrize("end", [retire, expire, unbond, compromise])
 def test_a_key_that_does_not_serve_accepts_nothing(
     world: World, pair: Pair, end: Callable[[World, Pair], None]
