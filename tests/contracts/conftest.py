@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attestation_mirror import Mirror
 
 from devnet.ledger import Snapshot
 from scripts.stage import Pair, World, built_world, make_pair
@@ -41,3 +42,19 @@ def pair(world: World, _pair_snapshot: tuple[Pair, Snapshot]) -> Pair:
     """The `world` fixture with a node and an escrow in it."""
     world.ledger.revert(_pair_snapshot[1])
     return _pair_snapshot[0]
+
+
+@pytest.fixture(scope="module")
+def _loaded() -> tuple[Mirror, Snapshot]:
+    """A file's own: whoever needs another verifier makes one under this name."""
+    mirror = Mirror()
+    mirror.load()
+    mirror.ledger.now += 100
+    return mirror, mirror.ledger.snapshot()
+
+
+@pytest.fixture
+def mirror(_loaded: tuple[Mirror, Snapshot]) -> Mirror:
+    """A verifier with all collateral; every test finds it fresh."""
+    _loaded[0].ledger.revert(_loaded[1])
+    return _loaded[0]

@@ -34,7 +34,7 @@ from attestation.simulated import pki, platform
 from attestation.simulated.tee import Registers, SimulatedTee
 from attestation.witness import QuoteParts
 from devnet.accounts import planted
-from devnet.ledger import Ledger, Snapshot
+from devnet.ledger import Ledger
 from scripts.attest_stage import TON, Outcome, Stage
 from wrappers.addresses import singleton_state_init
 from wrappers.code import Contract, code, size_of
@@ -49,20 +49,6 @@ CELL_UNDERFLOW = 9
 DAY = 86_400
 IMAGE = Registers.of_image().measurement
 PLATFORM = tee().platform_id
-
-
-@pytest.fixture(scope="module")
-def _loaded() -> tuple[Mirror, Snapshot]:
-    mirror = Mirror()
-    mirror.load()
-    mirror.ledger.now += 100
-    return mirror, mirror.ledger.snapshot()
-
-
-@pytest.fixture
-def mirror(_loaded: tuple[Mirror, Snapshot]) -> Mirror:
-    _loaded[0].ledger.revert(_loaded[1])
-    return _loaded[0]
 
 
 def until(outcome: Outcome) -> int:

@@ -19,7 +19,6 @@ from attestation.onchain.pieces import chain
 from attestation.onchain.state import AuthorityState, VerifierState
 from attestation.simulated import collateral as simulated
 from attestation.simulated import pki
-from devnet.ledger import Snapshot
 from scripts.attest_stage import TON, Outcome
 from scripts.compile import CONTRACTS
 from wrappers.code import size_of
@@ -27,20 +26,6 @@ from wrappers.code import size_of
 KEY = pki.raw_public_key(pki.platform_ca().key)
 DAY = 86_400
 PARTS_3 = 2 * LIST_PART + 7
-
-
-@pytest.fixture(scope="module")
-def _loaded() -> tuple[Mirror, Snapshot]:
-    mirror = Mirror()
-    mirror.load()
-    mirror.ledger.now += 100
-    return mirror, mirror.ledger.snapshot()
-
-
-@pytest.fixture
-def mirror(_loaded: tuple[Mirror, Snapshot]) -> Mirror:
-    _loaded[0].ledger.revert(_loaded[1])
-    return _loaded[0]
 
 
 def messages(mirror: Mirror, serials: Sequence[int], **options: int) -> tuple[Cell, ...]:

@@ -28,24 +28,9 @@ from attestation.onchain.messages import Authority, appraise, continue_crl, set_
 from attestation.onchain.pieces import chain, der_elements, der_header, even
 from attestation.simulated import pki
 from attestation.witness import QuoteParts
-from devnet.ledger import Snapshot
 
 DAY = 86_400
 CELL_UNDERFLOW = 9
-
-
-@pytest.fixture(scope="module")
-def _loaded() -> tuple[Mirror, Snapshot]:
-    mirror = Mirror()
-    mirror.load()
-    mirror.ledger.now += 100
-    return mirror, mirror.ledger.snapshot()
-
-
-@pytest.fixture
-def mirror(_loaded: tuple[Mirror, Snapshot]) -> Mirror:
-    _loaded[0].ledger.revert(_loaded[1])
-    return _loaded[0]
 
 
 def signed(body: bytes, key: ec.EllipticCurvePrivateKey) -> Signed:

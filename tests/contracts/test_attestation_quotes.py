@@ -24,27 +24,12 @@ from attestation.simulated import pki
 from attestation.simulated.platform import TEE_TCB_SVN
 from attestation.simulated.tee import Registers
 from attestation.witness import QuoteParts
-from devnet.ledger import Snapshot
 from scripts.attest_stage import Outcome
 
 MACHINE = tee()
 TD15, TD15_EXTENDED = 3, 4
 MORE = random.Random(1).randbytes(237)
 IMAGE = MACHINE.registers.measurement
-
-
-@pytest.fixture(scope="module")
-def _loaded() -> tuple[Mirror, Snapshot]:
-    mirror = Mirror()
-    mirror.load()
-    mirror.ledger.now += 100
-    return mirror, mirror.ledger.snapshot()
-
-
-@pytest.fixture
-def mirror(_loaded: tuple[Mirror, Snapshot]) -> Mirror:
-    _loaded[0].ledger.revert(_loaded[1])
-    return _loaded[0]
 
 
 def signed(body: bytes, key: ec.EllipticCurvePrivateKey) -> Signed:

@@ -39,7 +39,6 @@ from attestation.simulated import collateral as simulated
 from attestation.simulated import pki
 from attestation.simulated.tee import Registers
 from attestation.witness import attest_message
-from devnet.ledger import Snapshot
 from scripts.attest_stage import TON
 from wrappers.errors import ContractError
 from wrappers.governance import allow_image, deny_platform, drop_tcb, free_platform, revoke_image, set_policy
@@ -49,20 +48,6 @@ CELL_UNDERFLOW = 9
 DAY = 86_400
 IMAGE = Registers.of_image().measurement
 PLATFORM = tee().platform_id
-
-
-@pytest.fixture(scope="module")
-def _loaded() -> tuple[Mirror, Snapshot]:
-    mirror = Mirror()
-    mirror.load()
-    mirror.ledger.now += 100
-    return mirror, mirror.ledger.snapshot()
-
-
-@pytest.fixture
-def mirror(_loaded: tuple[Mirror, Snapshot]) -> Mirror:
-    _loaded[0].ledger.revert(_loaded[1])
-    return _loaded[0]
 
 
 # ------------------------------------------------------------------------------------------------ policy

@@ -14,25 +14,10 @@ from attestation.onchain.messages import Op
 from attestation.onchain.pieces import chain
 from attestation.onchain.statements import DEFECTS, qe_message, tcb_message
 from attestation.simulated import collateral as simulated
-from devnet.ledger import Snapshot
 
 CELL_UNDERFLOW = 9
 DAY = 86_400
 DATE = "2024-11-13T00:00:00Z"
-
-
-@pytest.fixture(scope="module")
-def _loaded() -> tuple[Mirror, Snapshot]:
-    mirror = Mirror()
-    mirror.load()
-    mirror.ledger.now += 100
-    return mirror, mirror.ledger.snapshot()
-
-
-@pytest.fixture
-def mirror(_loaded: tuple[Mirror, Snapshot]) -> Mirror:
-    _loaded[0].ledger.revert(_loaded[1])
-    return _loaded[0]
 
 
 def rfc3339(seconds: int) -> str:
