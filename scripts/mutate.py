@@ -114,6 +114,12 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--tests", nargs="+", default=[], metavar="FILE", help="ask only these files of tests/contracts"
     )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        metavar="SECONDS",
+        help="of tests for each mutant, the likeliest killers first; what lives is printed, and tried again by others",
+    )
     parser.add_argument("--ask-all", action="store_true", help="ask also tests that run nothing of what is mutated")
     parser.add_argument("--journal", type=Path, default=BUILD / "mutants.jsonl", help="where verdicts are kept")
     return parser.parse_args()
@@ -154,7 +160,9 @@ def main() -> int:
         original = compiled(sources, list(Contract))
         memory = Memory.at(args.journal.with_name("mutants_recording.json"), base_key(fingerprint(original)))
         partial = bool(args.tests)
-        campaign = Campaign(sources, original, suite, memory, journal, identities, args.quick, partial, args.ask_all)
+        campaign = Campaign(
+            sources, original, suite, memory, journal, identities, args.quick, partial, args.ask_all, args.patience
+        )
         campaign.record()
         campaign.run(wanted, args.processes, anew=args.anew)
         if args.explained:

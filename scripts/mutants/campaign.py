@@ -16,7 +16,7 @@ from typing import Any
 
 from scripts.mutants.journal import Identities, Journal
 from scripts.mutants.operators import Mutant
-from scripts.mutants.order import chosen, ordered
+from scripts.mutants.order import chosen, ordered, within
 from scripts.mutants.recording import Memory, Needs, Recorder, Recording, text_key, watch
 from scripts.mutants.suite import LAST, TESTS, Suite, SuiteError, file_of
 from scripts.mutants.trial import Code, Verdict, affected, attempt, fingerprint, in_place, quietly, seconds_used
@@ -66,6 +66,8 @@ class Campaign:
     """Some test files were left out by name: a survivor of the others is none."""
     ask_all: bool = False
     """Also tests that run nothing of what is mutated: shows that the choice loses no killer."""
+    patience_seconds: float | None = None
+    """Each mutant is shown the likeliest tests that fit into this time; what lives then is a survivor of those only."""
     recording: Recording = field(default_factory=dict)
     known: dict[str, str] = field(default_factory=dict)
     """What stands for each code that was tried, by fingerprint."""
@@ -137,7 +139,8 @@ class Campaign:
             tests = chosen(self.recording, affected(self.sources, mutant.file))
         if again:
             tests = [test for test in tests if file_of(test) in LAST]
-        return ordered(mutant, self.journal.kills, self.recording, tests)
+        tests = ordered(mutant, self.journal.kills, self.recording, tests)
+        return tests if self.patience_seconds is None else within(self.patience_seconds, self.recording, tests)
 
     def _start(self, mutant: Mutant) -> Trial:
         again = self.journal.survived_all_but_last(self.identities.of(mutant), self.files)
@@ -186,12 +189,15 @@ class Campaign:
         if verdict.status == "killed" and self._must_stand_alone(verdict.by):
             self.memory.alone[verdict.by] = text_key(TESTS / file_of(verdict.by))
             self.memory.save()
-        if not (self.partial and verdict.status == "survived"):
+        some_only = self.partial or self.patience_seconds is not None
+        if not (some_only and verdict.status == "survived"):
             self.journal.note(mutant, self.identities.of(mutant), verdict, self.files, quick=self.quick)
         print(
             f"{len(self.verdicts):5}/{total} {verdict.seconds:5.1f} s {mutant.place:28} {mutant.operator:20} "
             f"{verdict.status} {verdict.by}"
         )
+        if verdict.status == "survived":
+            print(f"      - {mutant.before}\n      + {mutant.after}")
         sys.stdout.flush()
 
 

@@ -47,3 +47,13 @@ def ordered(mutant: Mutant, kills: Sequence[Entry], recording: Recording, tests:
     slow.sort(key=lambda test: recording[test].seconds)
     last = [test for name in LAST for test in rest if file_of(test) == name]
     return [*first, *quick, *slow, *last]
+
+
+def within(seconds: float, recording: Recording, tests: Iterable[str]) -> list[str]:
+    """The first of `tests` that fit into this time, each that is too long passed over."""
+    found = list[str]()
+    for test in tests:
+        if recording[test].seconds <= seconds:
+            found.append(test)
+            seconds -= recording[test].seconds
+    return found

@@ -16,7 +16,7 @@ from scripts.mutants.explained import Explanation, ExplanationError, match, read
 from scripts.mutants.func import Source, SyntaxSurprise
 from scripts.mutants.journal import Entry, Identities, Journal
 from scripts.mutants.operators import Mutant, mutants_of
-from scripts.mutants.order import chosen, ordered
+from scripts.mutants.order import chosen, ordered, within
 from scripts.mutants.recording import Memory, Needs
 from scripts.mutants.suite import ROOT, Suite, SuiteError
 from scripts.mutants.trial import Verdict, compiled
@@ -159,6 +159,10 @@ def test_whoever_killed_in_the_function_then_in_the_file_is_asked_first_and_the_
     again = ordered(mutant, kills, RECORDING, tests)
     assert again[:2] == ["test_c.py::test_three", "test_a.py::test_one"] and again[-1] == MACHINE
     assert sorted(again) == sorted(tests), "the order leaves nobody out"
+    assert within(1_000.0, RECORDING, tests) == tests
+    dear = max(tests, key=lambda test: RECORDING[test].seconds)
+    rest = [test for test in tests if test != dear]
+    assert within(RECORDING[dear].seconds - 0.1, RECORDING, [dear, rest[0]]) == rest[:1]
 
 
 def test_a_verdict_stands_while_its_sources_and_its_tests_do(tmp_path: Path) -> None:
