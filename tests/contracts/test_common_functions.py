@@ -50,6 +50,8 @@ def test_g12_a_block_that_is_not_where_it_should_be_is_refused(method: Method) -
     assert method("of_block", 900, blocks=blocks).exit_code in (0, 1)
     for seqno in (800, 700):
         assert method("of_block", seqno, blocks=blocks).exit_code == VerifierError.OLD_BLOCK
+    odd = replace(Ledger().prev_blocks, hundreds=(block(900), block(750)))
+    assert method("of_block", 750, blocks=odd).exit_code == VerifierError.OLD_BLOCK, "nor one between the hundreds"
 
 
 # ------------------------------------------------------------------------------------------------ terms of a row
