@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from protocol import link
+from protocol import link, strict_json
 from protocol.errors import Code
 from protocol.link import MAX_RELEASE_SECONDS, BadMessage, Kind, LinkCode, Reason
 from protocol.link_messages import ReceiptsQuery, ReleaseAnswer, ReleaseRequest
@@ -180,7 +179,8 @@ class ClientApi:
         worker = self._hub.get(ask.node)
         if worker is None:
             raise Refusal(Code.NODE_UNKNOWN, cure="reclaim the row on chain instead: its close timer needs no consent")
-        answer = await worker.ask(Kind.ASK_RELEASE, {"release_request": body})
+        # Only what was understood: on the link, anything that is not strict JSON costs the node its connection.
+        answer = await worker.ask(Kind.ASK_RELEASE, {"release_request": ask.to_json()})
         return _release_answer(answer, state.rows.get(ask.node), ask.allotment)
 
 
@@ -230,9 +230,9 @@ def _receipt(one: StoredReceipt) -> dict[str, Any]:
 
 async def _json(request: web.Request) -> dict[str, Any]:
     try:
-        body = json.loads(await request.read())
-    except (ValueError, RecursionError) as error:
-        raise Refusal(Code.BAD_REQUEST, "the body is no JSON") from error
+        body = strict_json.parse(await request.read())
+    except ValueError as error:
+        raise Refusal(Code.BAD_REQUEST, "the body is no strict JSON") from error
     if not isinstance(body, dict):
         raise Refusal(Code.BAD_REQUEST, "the body must be a JSON object")
     return body

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum, unique
 from pathlib import Path
@@ -80,12 +81,13 @@ class JobRecord:
 
 
 class JobRecords:
-    """All calls, and the constructor, block on the disk. Raises OSError."""
+    """All calls, and the constructor, block on the disk; those that write may come from several threads. OSError."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._records: dict[bytes, JobRecord] = {}
+        self._writing = threading.RLock()
         for path in folder.iterdir():
             try:
                 record = JobRecord.from_json(json.loads((path / "record.json").read_text(encoding="utf-8")))
@@ -105,19 +107,22 @@ class JobRecords:
 
     def put(self, record: JobRecord) -> JobRecord:
         path = self._path(record.job)
-        path.mkdir(exist_ok=True, mode=0o700)
-        _write(path / "record.json", json.dumps(record.to_json()).encode())
-        self._records[record.job] = record
+        with self._writing:
+            path.mkdir(exist_ok=True, mode=0o700)
+            _write(path / "record.json", json.dumps(record.to_json()).encode())
+            self._records[record.job] = record
         return record
 
     def change(self, job: bytes, **changes: Any) -> JobRecord | None:
         """None when it is gone."""
-        record = self._records.get(job)
-        return None if record is None else self.put(replace(record, **changes))
+        with self._writing:
+            record = self._records.get(job)
+            return None if record is None else self.put(replace(record, **changes))
 
     def forget(self, job: bytes) -> None:
-        self._records.pop(job, None)
-        shutil.rmtree(self._path(job), ignore_errors=True)
+        with self._writing:
+            self._records.pop(job, None)
+            shutil.rmtree(self._path(job), ignore_errors=True)
 
     def input_size(self, job: bytes) -> int:
         with contextlib.suppress(FileNotFoundError):
@@ -142,7 +147,10 @@ class JobRecords:
         return (self._path(job) / "input").read_bytes()
 
     def put_result(self, job: bytes, data: bytes) -> None:
-        _write(self._path(job) / "result", data)
+        """Nothing where the job was forgotten: its folder must not come to life again."""
+        with self._writing:
+            if job in self._records:
+                _write(self._path(job) / "result", data)
 
     def result(self, job: bytes) -> bytes:
         return (self._path(job) / "result").read_bytes()

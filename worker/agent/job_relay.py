@@ -96,7 +96,12 @@ class JobRelay:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
                 session.request(
-                    method, self.origin + path, params=query, headers=headers, data=data or None
+                    method,
+                    self.origin + path,
+                    params=query,
+                    headers=headers,
+                    data=data or None,
+                    allow_redirects=False,  # not to whatever this machine alone can reach
                 ) as response,
             ):
                 body = bytearray()

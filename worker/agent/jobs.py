@@ -11,8 +11,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from chain.api import ChainError
 from chain.outgoing import Outgoing
@@ -40,7 +42,10 @@ MAX_ACCEPTS = 5
 """Each try costs the operator gas; what the chain refused so often it will refuse again."""
 MAX_JOBS = 16
 """Kept at once; a relayer that lists more has them wait."""
+RELAYER_SECONDS = 1.0
+"""So long a round waits for a relayer. What takes longer goes on beside it: results that are owed wait for nobody."""
 TROUBLE = (ChainError, NodeMissing, OSError)
+_RELAYERS = (*TROUBLE, RelayTrouble, TimeoutError)
 _LATER = frozenset({Code.NODE_BUSY.value, Code.NODE_NOT_LIVE.value})
 
 
@@ -74,6 +79,8 @@ class JobDesk:
         self._accepts: Counter[bytes] = Counter()
         self._sent: dict[tuple[bytes, Step], float] = {}
         self._told: set[tuple[bytes, Step]] = set()
+        self._beside: dict[object, asyncio.Task[bool]] = {}
+        """What goes on with a relayer: by its origin the reading of its list, by job the moving of its bytes."""
 
     @property
     def stages(self) -> dict[str, str]:
@@ -90,19 +97,33 @@ class JobDesk:
         try:
             await over_and_over("jobs wait", self.step, TROUBLE, every(seconds))
         finally:
+            beside = tuple(self._beside.values())
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await self.enclave_jobs.storing()
 
     async def step(self) -> None:
-        """One round over everything; one relayer's list, or one job, that is in a bad way holds up no other.
+        """One round over everything; one relayer, or one job, that is in a bad way holds up no other.
 
         Raises ChainError, NodeMissing, OSError.
         """
         if self._policy.max_job_nano:
             for relay in self._relays.values():
-                await attempt(f"jobs of relayer {relay.origin} wait", self._discover(relay), TROUBLE)
+                what = f"jobs of relayer {relay.origin} wait"
+                await self._with_relayer(relay.origin, what, partial(self._discover, relay))
         now = (await self._view.head()).now
         for record in self._records.all():
             await attempt(f"job {record.job.hex()} waits", self._advance(record, now), TROUBLE)
+
+    async def _with_relayer(self, name: object, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin it unless it still goes on. A relayer takes as long as it likes over every piece, and a round that
+        waited for it would have a result, owed by then, miss the end of its grace."""
+        if name in self._beside:
+            return
+        task = self._beside[name] = asyncio.create_task(attempt(what, work(), _RELAYERS))
+        task.add_done_callback(lambda _: self._beside.pop(name, None))
+        await asyncio.wait({task}, timeout=RELAYER_SECONDS)
 
     async def _discover(self, relay: JobRelay) -> None:
         try:
@@ -126,6 +147,10 @@ class JobDesk:
 
     async def _advance(self, record: JobRecord, now: int) -> None:
         state = await self._view.job(record.job)
+        known = self._records.get(record.job)
+        if known is None:
+            return
+        record = known  # its bytes move beside the rounds, and may have come meanwhile
         if state is not None and record.epoch != state.epoch:
             # What was signed for another life of its account is worth nothing in this one.
             stage = Stage.HELD if record.stage is Stage.SIGNED else record.stage
@@ -145,19 +170,20 @@ class JobDesk:
         step = next_step(record, facts)
         try:
             await self._do(step, record, state, enclave, now)
-        except (RelayTrouble, EnclaveGone, EnclaveRefused, TimeoutError, ChainError) as error:
+        except (EnclaveGone, EnclaveRefused, TimeoutError, ChainError) as error:
             log.warning("job %s waits at %s: %s", record.job.hex(), step.name.lower(), error)
 
     async def _do(
         self, step: Step, record: JobRecord, state: JobState | None, enclave: Enclave | None, now: int
     ) -> None:
+        name = f"job {record.job.hex()}"
         match step:
             case Step.WAIT:
                 return
             case Step.FETCH:
-                await self._fetch(record)
+                await self._with_relayer(record.job, f"{name} waits for its input", partial(self._fetch, record))
             case Step.DELIVER:
-                await self._deliver(record)
+                await self._with_relayer(record.job, f"{name} waits to be delivered", partial(self._deliver, record))
             case Step.FORGET:
                 self._forget(record)
             case Step.LOST:
@@ -233,6 +259,8 @@ class JobDesk:
 
     def _forget(self, record: JobRecord) -> None:
         self._told.add((record.job, Step.FORGET))
+        if (moving := self._beside.get(record.job)) is not None:
+            moving.cancel()
         self._records.forget(record.job)
         self.enclave_jobs.drop(record.job)
         log.info("job %s is over here", record.job.hex())
