@@ -13,11 +13,12 @@ import typer
 
 from client import command, show
 from client.answer import text_of
+from client.control import account_of
 from client.errors import HomeError, Locked, showable
 from client.events import Receipted, Text
 from client.follow_up import FollowUp
 from client.show import err, out
-from client.sidecar import Sidecar
+from client.sidecar import NODE_HEADER, Sidecar
 
 app = typer.Typer()
 
@@ -34,9 +35,9 @@ def chat(
 
     async def work() -> None:
         config = command.load_config()
+        account = None if node is None else account_of(node)
         try:
             async with command.opened(config) as client:
-                account = None if node is None else bytes.fromhex(node)
                 async for event in client.chat(body, node=account):
                     if isinstance(event, Text):
                         out.print(show.terminal(event.text), end="", markup=False)
@@ -44,7 +45,10 @@ def chat(
                         out.print()
                         show.receipt(event)
         except Locked as locked:
-            await _chat_through(*command.running(config, locked), body, locked)
+            url, headers = command.running(config, locked)
+            if account is not None:
+                headers[NODE_HEADER] = account.hex()
+            await _chat_through(url, headers, body, locked)
 
     command.main(work())
 

@@ -75,12 +75,23 @@ async def ask(name: str, arguments: dict[str, Any] | None = None) -> dict[str, A
 
 
 def running(config: Config, locked: Locked) -> tuple[str, dict[str, str]]:
-    """Base URL of the endpoint that holds the home, and the header that it obeys. Raises `locked` without one."""
+    """Base URL of the endpoint that holds the home, and the header that it obeys. Raises `locked` without one.
+
+    HomeError where its settings are not those that this command was given: it would judge nodes by its own.
+    """
     try:
         contact = json.loads((config.settings.home / CONTROL_FILE).read_text(encoding="utf-8"))
-        return str(contact["url"]), {"Authorization": f"Bearer {contact['token']}"}
-    except (OSError, ValueError, KeyError):
+        url, headers = str(contact["url"]), {"Authorization": f"Bearer {contact['token']}"}
+        theirs = dict(contact["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
         raise locked from None
+    other = [name for name, value in config.settings.said().items() if theirs.get(name) != value]
+    if other:
+        raise HomeError(
+            f"the endpoint that holds {config.settings.home} runs with another {', '.join(other)}",
+            "end it, or give the command the settings that it was started with",
+        )
+    return url, headers
 
 
 async def _forward(url: str, headers: dict[str, str], message: dict[str, Any], locked: Locked) -> dict[str, Any]:

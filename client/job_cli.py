@@ -31,7 +31,8 @@ def job_app(command: Command, main: Main, nano: Callable[[str], int]) -> typer.T
         file: Annotated[Path, typer.Argument(help="JSONL in OpenAI's batch form")],
         node: Annotated[list[str], typer.Option(help="a node that may run it; up to sixteen times")],
         maximum: Annotated[
-            int | None, typer.Option(parser=nano, metavar="TON", help="refuse if the lines may cost more")
+            int | None,
+            typer.Option(parser=nano, metavar="TON", help="refuse if the lines may cost more (max_request_nano)"),
         ] = None,
         deadline: Annotated[
             int | None, typer.Option(parser=seconds, metavar="TIME", help="for a node to accept, such as 30m (2h)")

@@ -15,6 +15,7 @@ from client.relayer_link import RelayerLink
 from protocol import strict_json
 from protocol.job_link import PATH, PIECE_BYTES, Entry, post_request
 from protocol.jobs import MAX_RESULT_BYTES
+from protocol.link import BadMessage, octets
 
 _CURE = "do it again: nothing is lost, and nothing is paid twice; or use another relayer"
 _MAX_DOCUMENT_BYTES = 64 << 10
@@ -45,9 +46,12 @@ class JobLink:
     async def results(self, job: bytes) -> dict[bytes, int]:
         """Bytes of the result by node that left one."""
         found = (await self._document("GET", f"{PATH}/{job.hex()}", job)).get("results")
-        if not isinstance(found, dict):
-            raise RelayerUnreachable(f"{self._link.url} does not say what it has of the job", _CURE)
-        return {bytes.fromhex(node): size for node, size in found.items() if isinstance(size, int)}
+        try:
+            if isinstance(found, dict):
+                return {octets({"node": node}, "node"): size for node, size in found.items() if isinstance(size, int)}
+        except BadMessage:
+            found = None
+        raise RelayerUnreachable(f"{self._link.url} does not say what it has of the job", _CURE)
 
     async def result(self, job: bytes, node: bytes) -> bytes:
         """What this node left, whole. Its hash is the caller's to check."""

@@ -59,7 +59,7 @@ class Planned:
 
 
 def plan(data: bytes, nodes: Sequence[TrustedNode], maximum_nano: int | None) -> Planned:
-    """`maximum_nano` None: what the lines can cost at most. Raises BadRequest, TooExpensive, Untrusted."""
+    """`maximum_nano` None: whatever the lines can cost. Raises BadRequest, TooExpensive, Untrusted."""
     if not 1 <= len({node.account for node in nodes}) <= MAX_NODES:
         raise BadRequest(f"a job for {len(nodes)} nodes", f"name 1 to {MAX_NODES}")
     try:
@@ -87,7 +87,7 @@ def plan(data: bytes, nodes: Sequence[TrustedNode], maximum_nano: int | None) ->
     if maximum_nano is not None and maximum_nano < worst:
         raise TooExpensive(
             f"the lines may cost up to {worst} nanoTON, the maximum is {maximum_nano}",
-            "raise the maximum, set lower max_tokens, or split the job",
+            "raise the maximum (`--maximum TON`), set lower max_tokens, or split the job",
         )
     return Planned(model, sealed, tuple(line.custom_id for line in lines), worst)
 

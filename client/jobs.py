@@ -35,6 +35,7 @@ from wrappers import job as messages
 from wrappers.addresses import Kind, child_address
 from wrappers.cells import to_boc
 from wrappers.code import Contract, code_hash, rare_program
+from wrappers.escrow import EscrowState
 from wrappers.job import JobConfig, JobState
 from wrappers.signed import Delivery, job_id, sign
 
@@ -56,8 +57,12 @@ class Jobs:
         link: RelayerLink,
         network: NetworkFacts,
         node: Callable[[bytes], Awaitable[TrustedNode]],
+        max_request_nano: int | None,
     ) -> None:
-        """`node` judges a node anew: a job sealed to a key that is gone would wait for nobody until its deadline."""
+        """`node` judges a node anew: a job sealed to a key that is gone would wait for nobody until its deadline.
+
+        `max_request_nano`: what a job may cost that comes without a maximum of its own; None: whatever its terms say.
+        """
         self._home = home
         self._store = store
         self._view = view
@@ -66,6 +71,7 @@ class Jobs:
         self._link = link
         self._network = network
         self._node = node
+        self._max_request_nano = max_request_nano
         self._records = JobRecords(home.path)
         self._over: set[bytes] = set()
 
@@ -76,10 +82,12 @@ class Jobs:
         times = times or Times()
         times.check()
         trusted = [await self._node(node) for node in dict.fromkeys(nodes)]
-        planned = plan(data, trusted, maximum_nano)
+        # A node may ask other prices today than when it was chosen: a job is bounded as a request is.
+        planned = plan(data, trusted, self._max_request_nano if maximum_nano is None else maximum_nano)
         known, state = await self._money.escrow()
         if state.closing:
             raise BadRequest("the escrow is closing", "wait for its end, then open a new one")
+        _check_free(planned.maximum_nano, state)
         now = (await self._view.head()).now
         index = secrets.randbits(32)  # never used before, also after a loss of this home
         job = child_address(self._network.registry, Kind.JOB, known.account, index)
@@ -149,12 +157,11 @@ class Jobs:
             raise PaymentFailed("the registry opens jobs with other code than this release knows", "update cocoon")
         need, cell = fees(registry.parameters), config.to_cell()
         _, state = await self._money.escrow()
-        amount = min(config.maximum_nano, state.free_nano)
-        if not amount:
-            raise TooExpensive("nothing of the deposit is free to order with", "run `cocoon client topup TON`")
+        maximum = config.maximum_nano
+        _check_free(maximum, state)
         # What the job needs beside its maximum comes from the wallet, and what is left goes to the escrow in the end.
-        value = need.order_job(cell) + need.open_job(cell, config.maximum_nano) - amount + MARGIN_NANO
-        body = escrow_rare.order_job(amount, expected, record.index, cell)
+        value = need.order_job(cell) + need.open_job(cell, maximum) - maximum + MARGIN_NANO
+        body = escrow_rare.order_job(maximum, expected, record.index, cell)
         await self._pay("order", Outgoing(record.escrow, value, body))
 
     async def _shown(self, job: bytes) -> JobState:
@@ -259,7 +266,7 @@ class Jobs:
             if record.made is Made.SEALED:
                 try:
                     found.append((record.job, (await self.resume(record.job)).phase))
-                except (BadRequest, PaymentFailed, RelayerRefused, RelayerUnreachable) as error:
+                except (BadRequest, PaymentFailed, RelayerRefused, RelayerUnreachable, TooExpensive) as error:
                     found.append((record.job, str(error)))
         return found
 
@@ -268,3 +275,12 @@ class Jobs:
             return await self._payments.pay(kind, message)
         except ChainError as error:
             raise PaymentFailed(f"{kind}: {error}", "mend the cause and do it again; nothing is paid twice") from error
+
+
+def _check_free(maximum_nano: int, state: EscrowState) -> None:
+    """A job is paid from what is not allotted; the wallet gives nothing but gas and rent. Raises TooExpensive."""
+    if maximum_nano > state.free_nano:
+        raise TooExpensive(
+            f"the job may cost {maximum_nano} nanoTON, and {state.free_nano} of the deposit are not allotted",
+            "run `cocoon client topup TON`, set lower max_tokens, or split the job",
+        )

@@ -94,7 +94,8 @@ class Client:
         )
         payments = Payments(chain, wallet, store)
         self.money = Money(home, store, self.view, payments, link, facts)
-        self.jobs = Jobs(home, store, self.view, self.money, payments, link, facts, self.verify)
+        limit = settings.max_request_nano
+        self.jobs = Jobs(home, store, self.view, self.money, payments, link, facts, self.verify, limit)
         """Batch jobs: submit, status, fetch, refund."""
         self._home = home
         self._upkeep = Upkeep(self.money, home)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from attestation.policy import Policy
 from chain.config import Network
@@ -11,6 +14,18 @@ from client.events import Receipted
 from client.trust import NetworkFacts
 from protocol.opening import Shape
 from wrappers.signed import network_id
+
+
+def _plain(value: Any) -> Any:
+    """The same for equal values in every process: sets have an order of their own there."""
+    if is_dataclass(value):
+        return [(one.name, _plain(getattr(value, one.name))) for one in fields(value)]
+    if isinstance(value, Mapping):
+        return sorted((repr(_plain(key)), _plain(inner)) for key, inner in value.items())
+    if isinstance(value, (set, frozenset)):
+        return sorted(repr(_plain(inner)) for inner in value)
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
 
 DEFAULT_MAX_REQUEST_NANO = 500_000_000
 """A node may ask other prices tomorrow than when something was allotted to it: no request may take the whole row."""
@@ -37,6 +52,18 @@ class Settings:
     direct: str | None = None
     """host:port of a node that is dialled over RA-TLS; the relayer is then not used at all."""
     shape: Shape = field(default_factory=Shape)
+
+    def said(self) -> dict[str, str]:
+        """What decides whom a request goes to and what it may cost, by name: equal settings are equal texts."""
+        policy = hashlib.sha256(repr(_plain(self.policy)).encode()).hexdigest()
+        way = self.relayer_url.rstrip("/") if self.direct is None else f"direct {self.direct}"
+        return {
+            "network": f"{self.network.global_id}",
+            "registry": self.registry.hex(),
+            "relayer": way,
+            "policy": policy,
+            "allow_simulated": f"{self.allow_simulated}",
+        }
 
     @property
     def facts(self) -> NetworkFacts:

@@ -32,6 +32,8 @@ from protocol.opening import Endpoint
 from protocol.pricing import TOKENS_PER_PRICE
 
 CONTROL_FILE = "sidecar.json"
+NODE_HEADER = "Cocoon-Node"
+"""Names the only node that a request may go to: its account, 64 hex digits."""
 MAX_BODY_BYTES = 4 << 20
 log = logging.getLogger("cocoon.client")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -71,7 +73,8 @@ class Sidecar:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{bound}/v1"
         self._control_file = self._client.settings.home / CONTROL_FILE
-        contact = {"url": f"http://{shown}:{bound}", "token": self._control_token}
+        settings = self._client.settings.said()
+        contact = {"url": f"http://{shown}:{bound}", "token": self._control_token, "settings": settings}
         write_private(self._control_file, json.dumps(contact) + "\n", replace=True)
         return self.url
 
@@ -126,11 +129,13 @@ class Sidecar:
 
     async def _answer(self, request: web.Request, endpoint: Endpoint) -> web.StreamResponse:
         body = Body.parse(await request.read(), endpoint)
-        return await (self._stream(request, body) if body.stream else self._whole(body))
+        named = request.headers.get(NODE_HEADER)
+        node = None if named is None else control.account_of(named)
+        return await (self._stream(request, body, node) if body.stream else self._whole(body, node))
 
-    async def _whole(self, body: Body) -> web.Response:
+    async def _whole(self, body: Body, node: bytes | None) -> web.Response:
         raw: Mapping[str, Any] = {}
-        async with aclosing(self._client.chat(body)) as events:
+        async with aclosing(self._client.chat(body, node=node)) as events:
             async for event in events:
                 if isinstance(event, Text):
                     raw = event.raw
@@ -140,7 +145,7 @@ class Sidecar:
                     return web.json_response({**raw, "cocoon": _cocoon(receipt)}, headers=headers)
         raise BadRequest("the answer was empty", "ask again")
 
-    async def _stream(self, request: web.Request, body: Body) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, body: Body, node: bytes | None) -> web.StreamResponse:
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
         )
@@ -148,7 +153,7 @@ class Sidecar:
         waiting: dict[str, Any] | None = None
         latest: Mapping[str, Any] = {}
         try:
-            async with aclosing(self._client.chat(body)) as events:
+            async with aclosing(self._client.chat(body, node=node)) as events:
                 async for event in events:
                     if isinstance(event, Text):
                         await _prepare(response, request)

@@ -1,4 +1,4 @@
-"""A client's ask for a release on its way through the relayer: it is one client's affair, and the link is everybody's."""
+"""A client's ask for a release on its way through the relayer: one client's affair, while the link is everybody's."""
 
 from __future__ import annotations
 

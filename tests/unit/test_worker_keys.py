@@ -94,3 +94,18 @@ def test_g19_keys_do_not_show_themselves() -> None:
     secret = keys.signing.private_bytes_raw().hex()
     assert secret not in repr(keys) and keys.public.hex() in repr(keys)
     assert Keys(600).public != keys.public
+
+
+def test_g11_a_clock_that_is_set_back_keeps_no_sealing_key_alive() -> None:
+    """The guest's time is the host's to tell; what was recorded must not open when the machine falls a month later."""
+    steady = [0.0]
+    ring = SealingRing(600, lambda: steady[0])
+    ring.turn(1000)
+    (first, _) = ring.keys[0]
+    steady[0] = 299.0
+    assert not ring.turn(1000) and ring.find(first.hash, 1000) is first
+    steady[0] = 300.0
+    assert ring.turn(1000) and len(ring.keys) == 2, "the next one is born in time"
+    steady[0] = 600.0
+    assert ring.find(first.hash, 1000) is None, "not opened any more, whatever the rounds are about"
+    assert ring.turn(1000) and first.hash not in [pair.hash for pair, _ in ring.keys]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,15 +23,20 @@ from protocol.sealing import SealingKeyPair
 class _Live:
     pair: SealingKeyPair
     expires_at: int
+    ends: float
+    """The same end by the clock that cannot be set."""
     opened: set[bytes] = field(default_factory=set)
     """Request ids opened with it. They die with the key, which alone could open them again."""
 
 
 class SealingRing:
-    """The sealing keys that open requests now. `now` is unix seconds."""
+    """The sealing keys that open requests now. `now` is unix seconds, by a clock that the host may set: back, and keys
+    would outlive the day after which clients count on their end. So `steady` ends them too; it counts seconds.
+    """
 
-    def __init__(self, life_seconds: int) -> None:
+    def __init__(self, life_seconds: int, steady: Callable[[], float] = time.monotonic) -> None:
         self._life = life_seconds
+        self._steady = steady
         self._keys: list[_Live] = []
 
     @property
@@ -39,10 +46,11 @@ class SealingRing:
 
     def turn(self, now: int) -> bool:
         """Erase keys that are over, and bear a new one when the newest has lived half its life. True on a change."""
-        kept = [live for live in self._keys if now < live.expires_at]
-        born = not kept or now >= kept[0].expires_at - self._life // 2
+        steady = self._steady()
+        kept = [live for live in self._keys if now < live.expires_at and steady < live.ends]
+        born = not kept or now >= kept[0].expires_at - self._life // 2 or steady >= kept[0].ends - self._life / 2
         if born:
-            kept.insert(0, _Live(SealingKeyPair.generate(), now + self._life))
+            kept.insert(0, _Live(SealingKeyPair.generate(), now + self._life, steady + self._life))
         changed = born or len(kept) != len(self._keys)
         self._keys = kept
         return changed
@@ -54,7 +62,7 @@ class SealingRing:
     def find(self, key_hash: bytes, now: int) -> SealingKeyPair | None:
         """The live pair with this public key hash."""
         live = self._live(key_hash)
-        return live.pair if live is not None and now < live.expires_at else None
+        return live.pair if live is not None and now < live.expires_at and self._steady() < live.ends else None
 
     def opened(self, key_hash: bytes, request_id: bytes) -> bool:
         """Whether this request id was opened with that key."""
