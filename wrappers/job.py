@@ -222,7 +222,7 @@ def job_terms(court: bytes, program: Cell) -> Cell:
 def accepted(job_id: bytes, node_epoch: int, key: bytes, program: bytes, stake_until: int) -> Cell:
     """Body from an allowed node, which has checked the enclave's signature over the acceptance.
 
-    `stake_until`: unix time at which its stake can leave, were it unbonded now.
+    `stake_until`: unix time until which its stake and its memory of `key` are there, were both on their way out now.
     """
     body = begin_cell().store_uint(Op.ACCEPTED, 32).store_bytes(job_id).store_uint(node_epoch, 64)
     return body.store_bytes(key).store_bytes(program).store_uint(stake_until, 32).end_cell()

@@ -147,8 +147,8 @@ class NodeState:
         return self.unbond_at + max(self.unbonding, self.claim_window) + self.challenge_window
 
     def answers_until(self, now: int) -> int:
-        """Until when the stake is here at least, were it unbonded at `now`."""
-        return now + max(self.unbonding, self.claim_window) + self.challenge_window
+        """Until when stake and serving key are here at least, were the one unbonded and the other retired at `now`."""
+        return now + self.claim_window + self.challenge_window
 
     def belongs_to(self, network: bytes, account: bytes) -> bool:
         """Whether this is the state of `account` in the network of that id: the node id names both."""

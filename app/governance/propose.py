@@ -37,7 +37,7 @@ def settings(
     ] = None,
     code: Annotated[
         list[str] | None,
-        typer.Option(metavar="node|escrow|job", help="accounts of this kind are born with this release's code"),
+        typer.Option(metavar="node|escrow", help="accounts of this kind are born with this release's code"),
     ] = None,
 ) -> None:
     """Parameters, treasury, fee, time-lock, openings and codes of accounts that are born later."""

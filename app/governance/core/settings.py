@@ -26,7 +26,7 @@ MAX_AMOUNT_NANO = 10**15
 MAX_WINDOW_SECONDS = 60 * DAY_SECONDS
 MAX_FEE = 500
 STOPPABLE = {"nodes": STOP_NODES, "escrows": STOP_ESCROWS, "jobs": STOP_JOBS}
-PROGRAMS = {"node": Contract.NODE, "escrow": Contract.ESCROW, "job": Contract.JOB}
+PROGRAMS = {"node": Contract.NODE, "escrow": Contract.ESCROW}
 _SECONDS = ("unbonding", "claim_window", "challenge_window", "min_close_timer", "max_close_timer")
 _MEANS = {
     "min_stake_nano": "least stake of a new node",
@@ -200,6 +200,8 @@ def changes(present: Settings, wanted: Settings) -> Iterator[str]:
     for name in ("attestation", "court", "stub_prefix"):
         if getattr(present, name) != getattr(wanted, name):
             yield f"{name}: another; the registry refuses that"
+    if present.job_code.hash != wanted.job_code.hash:
+        yield "code of jobs: another; the registry refuses that, for the court believes a job by its address"
 
 
 def policy_changes(present: ChainPolicy | None, wanted: ChainPolicy) -> Iterator[str]:
