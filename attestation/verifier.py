@@ -6,7 +6,7 @@ it a quorum, so that neither state nor outcome hangs on one endpoint's word (G17
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytoniq_core import Cell
@@ -107,7 +107,9 @@ class Verifier:
         (outcome,) = await self._outcomes(wallet, [body], [ATTEST_VALUE_NANO])
         if outcome.aborted:
             raise EvidenceRefused(f"the verifier refused the evidence: {reason(outcome)}")
-        verdict = await self._answer(node)
+        # Others have the verifier write to the node too, and may see to it that the node refuses that.
+        ours = {message.hash for message in outcome.out_msgs if message.destination == binding.node}
+        verdict = await self._answer(node, ours)
         if verdict.aborted:
             raise EvidenceRefused(f"the node refused the verdict: {reason(verdict)}")
 
@@ -130,10 +132,10 @@ class Verifier:
         await until(read, what="the verifier's answers", timeout_seconds=OUTCOME_SECONDS)
         return tuple(found[bytes(body.hash)] for body in bodies)
 
-    async def _answer(self, node: AccountFollower) -> Transaction:
+    async def _answer(self, node: AccountFollower, messages: Collection[bytes]) -> Transaction:
         try:
             return await wait_for_transaction(
-                node, lambda tx: tx.in_msg is not None and tx.in_msg.source == self.account, OUTCOME_SECONDS
+                node, lambda tx: tx.in_msg is not None and tx.in_msg.hash in messages, OUTCOME_SECONDS
             )
         except WaitTimeout as error:
             raise WaitTimeout(f"the verifier accepted, but the node shows no verdict: {error}") from error
