@@ -21,6 +21,8 @@ LEAST_FEE_NANO = 10_000_000
 LEAST_BOND_NANO = 1_000_000_000
 MAX_OLDER_KEYS = 14
 MAX_MEMBERS = 64
+MAX_KNOWN_MEMBERS = 4096
+"""With those who are leaving and those who lost their bond, whom the contract does not count."""
 MAX_REQUESTS = 32
 
 
@@ -211,8 +213,8 @@ class CommitteeState:
             requests = load_ids(s, Request.from_slice)
             pool = s.load_ref().begin_parse()
             size, slots = pool.load_uint(8), pool.load_maybe_ref()
-            members = load_ids(pool, Member.from_slice)
-            platforms = load_ids(pool, lambda _: None)
+            members = load_ids(pool, Member.from_slice, MAX_KNOWN_MEMBERS)
+            platforms = load_ids(pool, lambda _: None, MAX_KNOWN_MEMBERS)
         except CellError:
             raise
         except Exception as error:  # pytoniq-core raises bare exceptions past the end of a cell

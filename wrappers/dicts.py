@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from pytoniq_core import Builder, Cell, HashMap, Slice
+from pytoniq_core import Builder, Cell, HashMap, Slice, begin_cell
 
 from wrappers.cells import CellError
 
 T = TypeVar("T")
 KEY_BITS = 256
 MAX_ENTRIES = 64
-"""No contract of ours keeps more than half as many in one dictionary."""
+"""Twice what a contract of ours keeps at most in a dictionary that it bounds. One that no code bounds needs its own."""
 
 
-def load_ids(slice_: Slice, read: Callable[[Slice], T]) -> dict[bytes, T]:
-    """Load `HashmapE 256 X`; `read` consumes one value. Raises CellError over MAX_ENTRIES.
+def load_ids(slice_: Slice, read: Callable[[Slice], T], most: int = MAX_ENTRIES) -> dict[bytes, T]:
+    """Load `HashmapE 256 X`; `read` consumes one value. Raises CellError over `most` entries.
 
     Bounded by what it visits: forks that share cells describe 2^n entries in a few hundred bytes.
     """
@@ -27,8 +27,8 @@ def load_ids(slice_: Slice, read: Callable[[Slice], T]) -> dict[bytes, T]:
     while edges:
         cell, prefix = edges.pop()
         visited += 1
-        if visited > 2 * MAX_ENTRIES or cell.type_ != -1:
-            raise CellError(f"a dictionary of more than {MAX_ENTRIES} entries, or one with parts left out")
+        if visited > 2 * most or cell.type_ != -1:
+            raise CellError(f"a dictionary of more than {most} entries, or one with parts left out")
         edge = cell.begin_parse()
         key = prefix + _label(edge, KEY_BITS - len(prefix))
         if len(key) == KEY_BITS:
@@ -91,3 +91,30 @@ def find(root: Cell | None, bits: int, key: int) -> Slice | None:
         left, right = edge.load_ref(), edge.load_ref()
         cell = right if branch else left
     return None
+
+
+class Ids(Mapping[bytes, T]):
+    """A `HashmapE 256 X` that no code bounds: one key costs its path, and only who asks for all of it walks it."""
+
+    __slots__ = ("_most", "_read", "root")
+
+    def __init__(self, root: Cell | None, read: Callable[[Slice], T], most: int) -> None:
+        self.root, self._read, self._most = root, read, most
+
+    def __getitem__(self, key: bytes) -> T:
+        found = find(self.root, KEY_BITS, int.from_bytes(key, "big"))
+        if found is None:
+            raise KeyError(key)
+        return self._read(found)
+
+    def _all(self) -> dict[bytes, T]:
+        return load_ids(begin_cell().store_maybe_ref(self.root).end_cell().begin_parse(), self._read, self._most)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        return self._all() == dict(other) if isinstance(other, Mapping) else NotImplemented

@@ -10,7 +10,7 @@ from pytoniq_core import Builder, Cell, Slice, begin_cell
 
 from wrappers.cells import CellError
 from wrappers.code import living_code, size_of
-from wrappers.dicts import ids_cell, load_ids
+from wrappers.dicts import Ids, ids_cell, load_ids
 from wrappers.escrow import EscrowConfig
 from wrappers.job import JobConfig
 from wrappers.node import NodeConfig
@@ -41,6 +41,10 @@ DAY_SECONDS = 86_400
 PROPOSAL_LIFE = 14 * DAY_SECONDS
 """A proposal may be executed from the end of its time-lock for this long."""
 MAX_PROPOSALS = 8
+MAX_ENDORSERS = 1024
+"""Of one proposal, with those who are rebuilders no more: what the contract bounds is who they are at one time."""
+MAX_MODELS = 1 << 16
+"""As many cells as an account may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Proposal:
     @classmethod
     def from_slice(cls, s: Slice) -> Self:
         ready_at, settings = s.load_uint(32), bool(s.load_bit())
-        return cls(ready_at, settings, frozenset(load_ids(s, lambda _: None)))
+        return cls(ready_at, settings, frozenset(load_ids(s, lambda _: None, MAX_ENDORSERS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,12 @@ class Settings:
         return cell.store_ref(self.job_terms()).end_cell()
 
 
+def _models_root(models: Mapping[bytes, bool]) -> Cell | None:
+    if isinstance(models, Ids):
+        return models.root
+    return ids_cell(models, lambda revoked: begin_cell().store_bit(int(revoked)))
+
+
 @dataclass(frozen=True, slots=True)
 class RegistryState:
     """TL-B: RegistryData."""
@@ -168,7 +178,7 @@ class RegistryState:
     proposals: Mapping[bytes, Proposal] = field(default_factory=dict)
     """By the hash of their actions."""
     models: Mapping[bytes, bool] = field(default_factory=dict)
-    """Whether each listed model was revoked, by the hash of its bytes."""
+    """Whether each listed model was revoked, by the hash of its bytes. Grows: reading a state does not walk it."""
     rebuilders: Rebuilders = field(default_factory=Rebuilders)
 
     @property
@@ -201,7 +211,7 @@ class RegistryState:
         more = begin_cell().store_bytes(self.network_id).store_bytes(self.candidate or NOBODY)
         more.store_bytes(self.treasury).store_uint(self.time_lock, 32)
         more.store_dict(ids_cell(self.proposals, Proposal.to_builder))
-        more.store_dict(ids_cell(self.models, lambda revoked: begin_cell().store_bit(int(revoked))))
+        more.store_maybe_ref(_models_root(self.models))
         more.store_ref(self.rebuilders.to_cell()).store_ref(settings.job_terms())
         return root.store_ref(more.end_cell()).end_cell()
 
@@ -216,7 +226,7 @@ class RegistryState:
             more = root.load_ref().begin_parse()
             network, candidate, treasury = more.load_bytes(32), more.load_bytes(32), more.load_bytes(32)
             time_lock, proposals = more.load_uint(32), load_ids(more, Proposal.from_slice)
-            models = load_ids(more, lambda value: bool(value.load_bit()))
+            models = Ids(more.load_maybe_ref(), lambda value: bool(value.load_bit()), MAX_MODELS)
             rebuilders, job = Rebuilders.from_cell(more.load_ref()), more.load_ref().begin_parse()
             node.skip_bits(312)
             gas_level, threshold = node.load_coins() or 0, node.load_coins() or 0
