@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
+import re
 from dataclasses import dataclass, field, fields
 from enum import StrEnum, unique
 from pathlib import Path
@@ -17,9 +19,12 @@ from client.home import write_private
 from protocol.codec import Reader
 from protocol.job_link import Entry
 from protocol.terms import read_terms, terms_to_bytes
-from wrappers.cells import from_boc, to_boc
+from wrappers.cells import CellError, from_boc, to_boc
 from wrappers.job import JobConfig, JobSpec, Outcome
 from wrappers.receipts import Terms
+
+_NAME = re.compile("[0-9a-f]{64}")
+log = logging.getLogger("cocoon.client")
 
 
 @unique
@@ -104,6 +109,7 @@ class JobRecords:
 
     def __init__(self, home: Path) -> None:
         self._folder = home / "jobs"
+        self._damaged: set[bytes] = set()
 
     def put(self, record: JobRecord) -> JobRecord:
         try:
@@ -135,16 +141,34 @@ class JobRecords:
         if not path.exists():
             raise BadRequest(f"no job {job.hex()} was submitted from this home", "see `cocoon client job list`")
         try:
-            return JobRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            record = JobRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
+            _ = record.job_config, record.parsed  # both are opened at every look
+            return record
+        except (OSError, ValueError, TypeError, KeyError, CellError) as error:
             raise HomeError(f"{path} is damaged", "restore it from a backup") from error
 
     def all(self) -> list[JobRecord]:
-        """Newest first."""
+        """Newest first. Raises HomeError where one is damaged."""
+        return [self.get(job) for job in self._jobs()]
+
+    def readable(self) -> list[JobRecord]:
+        """Newest first, without those that are damaged: the log names each of them once."""
+        found = []
+        for job in self._jobs():
+            try:
+                found.append(self.get(job))
+            except HomeError as error:
+                if job not in self._damaged:
+                    self._damaged.add(job)
+                    log.warning("%s", error)
+        return found
+
+    def _jobs(self) -> list[bytes]:
         if not self._folder.is_dir():
             return []
-        files = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        return [self.get(bytes.fromhex(path.stem)) for path in files]
+        mine = [path for path in self._folder.glob("*.json") if _NAME.fullmatch(path.stem)]
+        files = sorted(mine, key=lambda path: path.stat().st_mtime, reverse=True)
+        return [bytes.fromhex(path.stem) for path in files]
 
     def _file(self, job: bytes) -> Path:
         return self._folder / f"{job.hex()}.json"

@@ -186,7 +186,7 @@ class Jobs:
     async def refundable(self) -> list[bytes]:
         """Jobs that nobody accepted, or delivered, in time, and that still hold their money."""
         found, now = [], (await self._view.head()).now
-        for record in self._records.all():
+        for record in self._records.readable():
             # A job whose deadline is over and that the chain does not show has ended, or can never be born.
             if record.job in self._over or record.seen is not None or now <= record.job_config.deadline:
                 continue

@@ -18,7 +18,7 @@ from app.audit.core.audit import audit, identify
 from app.audit.core.between import check_between
 from app.audit.core.facts import Facts, Finding, Kind, Report
 from app.audit.core.receipts import Evidence, Shown, check_receipts, parse
-from app.audit.gather import facts_of, network_of
+from app.audit.gather import facts_of, network_of, node_of
 from app.home import Home, Ports
 from chain.api import Chain, ChainError
 from chain.config import ConfigError, connect, load_network
@@ -111,8 +111,8 @@ async def _open(
     found = RegistryState.from_cell(state.data)
     nodes: dict[bytes, Facts] = {}
     for account in {one.node for one in shown}:
-        facts = await facts_of(chain, account, global_id)
-        if identify(facts.state) is Kind.NODE:
+        facts = await node_of(chain, account, registry, global_id)
+        if facts is not None:
             nodes[account] = facts
     fees = Fees(PRICES, found.parameters)
     return check_receipts(shown, network_id(global_id, registry), nodes, fees)
@@ -141,7 +141,7 @@ def _message(one: Evidence) -> dict[str, object]:
     body = to_boc(one.body)
     return {
         "why": one.why,
-        "to": "the court" if one.court is None else address_of(one.court).to_str(),
+        "to": address_of(one.court).to_str(),
         "value_nano": one.value_nano,
         "body": base64.b64encode(body).decode(),
     }

@@ -9,6 +9,9 @@ from app.audit.core.facts import Facts, Kind
 from app.audit.core.messages import op_of
 from chain.api import Chain, Transaction
 from chain.follower import AccountFollower
+from protocol.siblings import may_be_child
+from wrappers import addresses
+from wrappers.node import NodeState
 from wrappers.ops import Op
 from wrappers.registry import RegistryState
 
@@ -23,6 +26,19 @@ async def facts_of(chain: Chain, account: bytes, global_id: int, *, history: boo
         found += await follower.poll()
     assert follower.state is not None
     return Facts(account, follower.state, tuple(found), global_id)
+
+
+async def node_of(chain: Chain, account: bytes, registry: bytes, global_id: int) -> Facts | None:
+    """The node of that registry at `account`, with its history; None for anything else. Raises ChainError.
+
+    Whose child it is comes before what it says: anyone may give a node's code data of his own, with keys of his own.
+    """
+    state = await chain.account(account)
+    if identify(state) is not Kind.NODE or state.data is None:
+        return None
+    if not may_be_child(state.data, addresses.Kind.NODE, account, registry) or not NodeState.from_cell(state.data):
+        return None
+    return await facts_of(chain, account, global_id)
 
 
 async def network_of(chain: Chain, registry: bytes, global_id: int) -> tuple[Facts, ...]:

@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from app.audit.core.audit import audit
 from app.audit.core.facts import Finding
 from app.audit.core.receipts import Evidence, Shown, check_receipts, parse
+from app.audit.gather import node_of
 from protocol.pricing import Stop, Usage, charge
 from protocol.receipts import IssuedReceipt, SignedReceipt
 from scripts.stage import World, built_world, make_pair, public
 from tests.support.audit_world import facts_of
+from tests.unit.test_chain_wallet import LedgerChain
 from wrappers.cells import to_boc
 from wrappers.claims import ClaimEntry, receipts_root
 from wrappers.ops import Op
@@ -150,6 +152,37 @@ def test_g10_nobody_is_accused_with_what_the_enclave_did_not_sign() -> None:
     other = replace(shown, key=public(stranger), issued=replace(shown.issued, signed=signed))
     findings, evidence = books().check([other])
     assert any("attested its key" in one.rule for one in findings if not one.holds) and not evidence
+    # Two receipts for one number, under a key that is nobody's.
+    again = books().one(1, bytes(32), 0, amount=7, secret="other")
+    signed = SignedReceipt(again.receipt, sign(again.receipt, stranger))
+    again = replace(again, key=public(stranger), issued=replace(again.issued, signed=signed))
+    findings, evidence = books().check([other, again])
+    assert any(one.rule == "one receipt per number" for one in findings) and not evidence
+
+
+def test_g10_a_receipt_of_a_node_that_the_network_does_not_have_does_not_hold() -> None:
+    """Without a node there is no key: whoever makes the receipt chooses it."""
+    for shown in (books().chain(1), books().chain(1, amount=7), [*books().chain(1), *books().chain(1, secret="other")]):
+        findings, evidence = check_receipts(shown, books().world.network, {}, books().world.fees)
+        assert any("is no node of this network" in one.said for one in findings if not one.holds) and not evidence
+
+
+async def test_g10_a_nodes_code_with_data_of_a_strangers_own_is_no_node() -> None:
+    world, node = books().world, books().node
+    chain: Any = LedgerChain(world.ledger)
+    found = await node_of(chain, node, world.registry, world.ledger.global_id)
+    assert found is not None and found.account == node and found.history
+    for account in (books().escrow, b"\x01" * 32):
+        assert await node_of(chain, account, world.registry, world.ledger.global_id) is None
+    other, snapshot = b"\x02" * 32, world.ledger.snapshot()
+    try:
+        # Code and data of a born node at an account of the forger's choice: keys and court would be his.
+        accounts = world.ledger.accounts
+        world.ledger.restore({**accounts, other: accounts[node]}, (), now=world.ledger.now, lt=world.ledger.lt)
+        assert await node_of(chain, other, world.registry, world.ledger.global_id) is None
+        assert await node_of(chain, node, b"\x03" * 32, world.ledger.global_id) is None
+    finally:
+        world.ledger.revert(snapshot)
 
 
 def test_g18_the_file_is_read_back_and_a_wrong_one_is_named() -> None:

@@ -64,8 +64,8 @@ class Evidence:
     """A message that anyone may send: the court judges it. `value_nano`: what is not used comes back."""
 
     why: str
-    court: bytes | None
-    """The one that the node obeys; None where there is no such node."""
+    court: bytes
+    """The one that the node obeys."""
     value_nano: int
     body: Cell
 
@@ -95,61 +95,75 @@ def parse(document: str) -> tuple[Shown, ...]:
 def check_receipts(
     shown: Sequence[Shown], network: bytes, nodes: Mapping[bytes, Facts], fees: Fees
 ) -> tuple[tuple[Finding, ...], tuple[Evidence, ...]]:
-    """`nodes`: facts of the nodes that are named, with their histories; `network`: the network id."""
+    """`nodes`: facts of the nodes that are named, with their histories, as far as they are nodes of this network.
+
+    `network`: the network id.
+    """
     findings: list[Finding] = []
     evidence: list[Evidence] = []
     roots: dict[_Place, tuple[_Root, ...]] = {}
     value = fees.evidence(rare_program(Contract.NODE))
 
     def accuse(one: Shown, why: str, body: Cell) -> None:
-        evidence.append(Evidence(why, _court(nodes.get(one.node)), value, body))
+        state = _state(nodes[one.node])
+        if state is not None:
+            evidence.append(Evidence(why, state.court, value, body))
 
+    genuine: set[tuple[_Place, SignedReceipt]] = set()
     for one in shown:
         name = f"receipt {one.receipt.hash.hex()[:16]}, number {one.receipt.seq}"
-        sound = tuple(_sound(name, one, network, nodes.get(one.node)))
-        priced = _priced(name, one)
-        findings += [*sound, priced]
         facts = nodes.get(one.node)
+        signed = tuple(_signed(name, one, network, facts))
+        if all(finding.holds for finding in signed):
+            genuine.add((one.place, _testimony(one)))
+        opened, priced = _opened(name, one), _priced(name, one)
+        sound = (*signed, opened)
+        findings += [*sound, priced]
         if facts is not None:
             if one.place not in roots:
                 roots[one.place] = _roots([each for each in shown if each.place == one.place], facts, network)
             findings.append(_claimed(name, one, roots[one.place]))
         if all(finding.holds for finding in sound) and not priced.holds:
             place = Place(one.escrow, one.allotment_epoch, one.receipt.seq)
-            testimony = SignedReceipt(one.receipt, one.issued.signed.signature)
             program = rare_program(Contract.NODE)
             accuse(
                 one,
                 priced.said,
-                court.false_amount(place, one.accused, testimony, one.issued.inner, one.terms, program),
+                court.false_amount(place, one.accused, _testimony(one), one.issued.inner, one.terms, program),
             )
     for first, second in _twice(shown):
         said = f"{first.receipt.hash.hex()} and {second.receipt.hash.hex()} are both number {first.receipt.seq}"
         findings.append(Finding("one receipt per number", False, said))
-        both = all(verify(one.receipt, one.issued.signed.signature, one.key) for one in (first, second))
-        if both and first.receipt.allotment == second.receipt.allotment:
+        pair = (_testimony(first), _testimony(second))
+        if all((first.place, each) in genuine for each in pair):
             place = Place(first.escrow, first.allotment_epoch, first.receipt.seq)
-            pair = [SignedReceipt(one.receipt, one.issued.signed.signature) for one in (first, second)]
             accuse(first, said, court.equivocation(place, first.accused, pair[0], pair[1], rare_program(Contract.NODE)))
     return tuple(findings), tuple(evidence)
 
 
-def _court(facts: Facts | None) -> bytes | None:
-    state = None if facts is None or facts.state.data is None else NodeState.from_cell(facts.state.data)
-    return None if state is None else state.court
+def _testimony(one: Shown) -> SignedReceipt:
+    return SignedReceipt(one.receipt, one.issued.signed.signature)
 
 
-def _sound(name: str, one: Shown, network: bytes, facts: Facts | None) -> Iterator[Finding]:
+def _state(facts: Facts) -> NodeState | None:
+    return None if facts.state.data is None else NodeState.from_cell(facts.state.data)
+
+
+def _signed(name: str, one: Shown, network: bytes, facts: Facts | None) -> Iterator[Finding]:
     birth = allotment_id(network, one.escrow, one.allotment_epoch, one.node)
     life = node_id(network, one.node, one.node_epoch)
     bound = (one.receipt.allotment, one.receipt.node) == (birth, life)
     yield Finding(f"{name}: bound to network, escrow, allotment and node", bound)
     signed = verify(one.receipt, one.issued.signed.signature, one.key)
     yield Finding(f"{name}: signed by its enclave key", signed, one.key.hex())
+    attested = facts is not None and one.key in _keys(facts)
+    said = one.node.hex() if facts is not None else f"{one.node.hex()} is no node of this network, or it has ended"
+    yield Finding(f"{name}: the chain attested its key for this node", attested, said)
+
+
+def _opened(name: str, one: Shown) -> Finding:
     opened = one.issued.inner.hash == one.receipt.inner and one.terms.hash == one.receipt.terms
-    yield Finding(f"{name}: its inner half and its terms are the ones it names", opened)
-    if facts is not None:
-        yield Finding(f"{name}: the chain attested its key for this node", one.key in _keys(facts), one.node.hex())
+    return Finding(f"{name}: its inner half and its terms are the ones it names", opened)
 
 
 def _priced(name: str, one: Shown) -> Finding:
@@ -166,7 +180,7 @@ def _priced(name: str, one: Shown) -> Finding:
 def _keys(facts: Facts) -> set[bytes]:
     """Every key that the chain ever attested for the node, as far as its history tells."""
     found: set[bytes] = set()
-    state = NodeState.from_cell(facts.state.data) if facts.state.data is not None else None
+    state = _state(facts)
     if state is not None:
         found |= {*state.retired, *([state.signing_key] if state.signing_key else [])}
     for one in facts.history or ():

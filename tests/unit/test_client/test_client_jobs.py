@@ -142,6 +142,23 @@ def test_g16_records_keep_what_opens_a_result_and_are_private(tmp_path: Path) ->
         records.get(made.job)
 
 
+def test_g16_a_damaged_record_and_a_foreign_file_hide_no_other_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What looks after jobs by itself goes on to the others, and to what else is due."""
+    records, made = JobRecords(tmp_path), record()
+    records.put(made)
+    (tmp_path / "jobs" / "notes.json").write_text("my own")
+    assert records.all() == [made]
+    torn = dataclasses.replace(made, job=b"t" * 32, config=made.config[:-3])
+    records.put(torn)
+    (tmp_path / "jobs" / f"{(b'u' * 32).hex()}.json").write_text("{")
+    assert records.readable() == [made] == records.readable()
+    assert len(caplog.records) == 2 and torn.job.hex() in caplog.text
+    with pytest.raises(HomeError, match="damaged"):
+        records.all()
+
+
 # ---- the command line
 
 VIEW = {

@@ -48,6 +48,14 @@ async def test_g5_what_the_deposit_lacks_for_a_job_is_not_taken_from_the_wallet(
         assert client.jobs.all() == []
 
 
+async def test_g16_a_damaged_job_record_does_not_stop_the_others_from_being_looked_after(world: Any) -> None:
+    async with world.client() as client:
+        folder = world.home / "jobs"
+        folder.mkdir()
+        (folder / f"{'ab' * 32}.json").write_text("{")
+        assert await client.jobs.refundable() == []
+
+
 async def test_g18_a_relayer_that_names_no_nodes_is_told_as_such(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     link = JobLink(world.client, world.network, world.escrow, world.voucher)
 
