@@ -13,7 +13,7 @@ from test_node_rare import ESCROW, IMAGE, MACHINE, REPORTER, TREASURY, notarise,
 
 from devnet.trace import Trace
 from scripts.stage import DAY, TON, Pair, World, account_of_name, key_of, public
-from tests.support.altered import flipped
+from tests.support.altered import flipped, with_ref
 from wrappers import addresses, node, node_rare, registry
 from wrappers.addresses import Kind
 from wrappers.code import Contract, code_hash
@@ -80,6 +80,27 @@ def test_g2_of_a_penalty_the_harmed_gets_all_that_he_lost_and_the_reporter_what_
     assert world.node(pair.node).stake_nano == stake - penalty
 
 
+@pytest.mark.parametrize("above", [0, 1])
+def test_g8_a_part_that_would_only_pay_its_own_way_goes_to_the_reporter(world: World, pair: Pair, above: int) -> None:
+    fee = world.fees.prices.forward(0, 0)
+    snapshot = world.ledger.snapshot()
+    assert (ESCROW in parts(world, slashed(world, pair, penalty=2 * TON, harm=fee + above))) is bool(above)
+    world.ledger.revert(snapshot)
+    penalty = (fee + above) * 10 // 9
+    assert penalty - penalty // 10 == fee + above
+    assert (TREASURY in parts(world, slashed(world, pair, penalty=penalty))) is bool(above)
+
+
+def test_g10_a_node_without_a_key_does_not_answer_for_key_0(world: World) -> None:
+    """Nobody holds it, and anybody can forge what it signs."""
+    account, _ = world.open_node()
+    before, held = world.node(account), world.ledger.balance(account)
+    for penalty in (0, TON):
+        trace = slashed(world, Pair(account, account), penalty=penalty, key=bytes(32))
+        assert not trace.failed and set(parts(world, trace)) == {REPORTER}
+        assert (world.node(account), world.ledger.balance(account)) == (before, held)
+
+
 def first_out(trace: Trace, account: bytes, destination: bytes) -> int:
     (value,) = (out.value_nano for out in trace.of(account)[0].out_msgs if out.destination == destination)
     return int(value)
@@ -122,6 +143,30 @@ def test_g4_opening_a_node_again_returns_the_message_to_its_owner_and_nothing_mo
     assert not trace.failed and trace.transactions[-1].account == owner
     assert world.ledger.balance(account) == held
     assert world.ledger.balance(owner) == value - trace.total_fees_nano
+
+
+# ------------------------------------------------------------------------------------------------ settings
+
+
+@pytest.mark.parametrize("accept", [node_rare.accept_controller, node_rare.accept_payout])
+def test_g10_what_was_offered_to_nobody_nobody_takes(world: World, pair: Pair, accept: Callable[[], Cell]) -> None:
+    """Account 0 stands for none."""
+    controller = world.operator.account
+    for body in (node_rare.offer_controller(account_of_name("other")), node_rare.drain(True)):
+        assert not world.tell(controller, pair.node, TON, body).failed
+    assert not world.tell(controller, pair.node, TON, node_rare.offer_controller(None)).failed
+    before = world.node(pair.node)
+    assert code_of(world.tell(bytes(32), pair.node, TON, accept())) == ContractError.NOT_ALLOWED
+    assert world.node(pair.node) == before
+
+
+def test_g18_an_offer_that_is_no_terms_is_refused(world: World, pair: Pair) -> None:
+    good = node_rare.set_offer(Terms(b"\x0a" * 32, 1, 2, 3, 4, 5))
+    for bit in (0, 31):
+        wrong = with_ref(good, 0, flipped(good.refs[0], bit))
+        trace = world.tell(world.operator.account, pair.node, TON, wrong)
+        assert code_of(trace) == ContractError.BAD_TERMS and world.node(pair.node).extras is None
+    assert not world.tell(world.operator.account, pair.node, TON, good).failed
 
 
 # ------------------------------------------------------------------------------------------------ standing and keys
