@@ -90,6 +90,11 @@ class RowTerms:
         """The sum of the shares, in 1/10000."""
         return self.shares.total if self.shares else 0
 
+    @property
+    def chosen_share(self) -> int:
+        """What the owner chose to give away, in 1/10000: all shares but the network's fee."""
+        return self.shares.relayer_share + self.shares.royalty_share if self.shares else 0
+
     def to_cell(self) -> Cell:
         cell = begin_cell().store_bytes(self.release_key).store_uint(self.close_timer, 32)
         return cell.store_maybe_ref(self.shares.to_cell() if self.shares else None).end_cell()

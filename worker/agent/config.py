@@ -52,6 +52,9 @@ class AgentConfig:
     """Requests at once, over all relayers."""
     min_close_timer_seconds: int = 3600
     """Rows with a shorter close timer are not served: there must be time to claim."""
+    max_share: int = 0
+    """Rows that give more than this (1/10000 of each payment) to a relayer or as a royalty are not served: it leaves
+    the node's pay. The network's fee is not counted."""
     claim_amount_nano: int = 1_000_000_000
     """A batch claim is signed when this much is owed ..."""
     claim_age_seconds: int = 3600
@@ -170,6 +173,7 @@ _PARSERS: dict[str, Callable[[Any, Path], Any]] = {
     "committee": _account,
     "max_in_flight": _whole,
     "min_close_timer_seconds": _whole,
+    "max_share": _whole,
     "claim_amount_nano": _whole,
     "claim_age_seconds": _whole,
     "receipt_claim_nano": _whole,

@@ -33,12 +33,20 @@ NOT_STORED = WireError.of(Code.INTERNAL, "the node's receipt store takes nothing
 
 class Desk:
     def __init__(
-        self, journal: Journal, view: ChainView, *, max_in_flight: int, min_close_timer: int, clock: Callable[[], float]
+        self,
+        journal: Journal,
+        view: ChainView,
+        *,
+        max_in_flight: int,
+        min_close_timer: int,
+        clock: Callable[[], float],
+        max_share: int = 0,
     ) -> None:
         self._journal = journal
         self._view = view
         self._max_in_flight = max_in_flight
         self._min_close_timer = min_close_timer
+        self._max_share = max_share
         self._clock = clock
         self._enclave: Enclave | None = None
         self._running: dict[bytes, Running] = {}
@@ -191,6 +199,7 @@ class Desk:
             owed_elsewhere_nano=elsewhere,
             released=released,
             min_close_timer=self._min_close_timer,
+            max_share=self._max_share,
         )
         error = refusal(request, facts)
         if error is not None:

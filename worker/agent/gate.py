@@ -32,6 +32,8 @@ class Facts:
     released: bool
     """A release was signed for the row as it stands."""
     min_close_timer: int
+    max_share: int = 0
+    """What a row may give to others out of each payment beside the network's fee, in 1/10000."""
 
 
 def refusal(request: SealedRequest, facts: Facts) -> WireError | None:
@@ -54,6 +56,12 @@ def _row_refusal(request: SealedRequest, facts: Facts, escrow: EscrowState, row:
         return WireError.of(Code.ALLOTMENT_UNKNOWN, "it was allotted under another release key than this node's")
     if row.terms.close_timer < facts.min_close_timer:
         detail = f"its close timer of {row.terms.close_timer} s is below this node's {facts.min_close_timer} s"
+        return WireError.of(Code.ALLOTMENT_UNKNOWN, detail)
+    if row.terms.chosen_share > facts.max_share:
+        # Whom they go to is the client's word alone: he could name himself, and have a part of each payment back.
+        detail = (
+            f"{row.terms.chosen_share}/10000 of its payments go to others, this node takes {facts.max_share} at most"
+        )
         return WireError.of(Code.ALLOTMENT_UNKNOWN, detail)
     if escrow.closing or row.closing_at:
         return WireError.of(Code.ALLOTMENT_CLOSING)

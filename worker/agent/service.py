@@ -63,6 +63,7 @@ class Service:
             max_in_flight=config.max_in_flight,
             min_close_timer=config.min_close_timer_seconds,
             clock=clock,
+            max_share=config.max_share,
         )
         url = config.collateral_url
         source = CollateralSource(url, config.data_dir / "collateral") if url else None
