@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from tonpy.types import Cell as NativeCell
 from tonpy.types import CellSlice as NativeSlice
 
 from chain.api import BlockId
+from devnet.native import from_native, to_native
 from devnet.network import config_parameters
-from wrappers.cells import address_of, from_boc, to_boc
+from wrappers.cells import address_of
 
 StackValue: TypeAlias = "int | Cell | Slice | list[StackValue] | None"
 
@@ -76,7 +76,7 @@ class Engine:
 
     def __init__(self, config: Cell) -> None:
         self._config = config
-        self._native_config = _native(config)
+        self._native_config = to_native(config)
         self._emulator = Emulator(self._native_config)
         self._prev_blocks: PrevBlocks | None = None
         self._unpacked = self._unpack(config_parameters(config))
@@ -103,7 +103,7 @@ class Engine:
         emulator.set_rand_seed(_seed(now, lt).hex().upper())
         emulator.set_ignore_chksig(ignore_signatures)
         try:
-            accepted = emulator.emulate_transaction(_native(shard_account), _native(message), now, lt)
+            accepted = emulator.emulate_transaction(to_native(shard_account), to_native(message), now, lt)
         except RuntimeError as error:
             # tonpy raises where an external message fails before any code ran, and on messages that it cannot read.
             if _REFUSED_UNRUN in str(error):
@@ -115,8 +115,8 @@ class Engine:
             log = str(emulator.emulator.vm_log)
             return NotAccepted(_exit_code(log), log)
         return Accepted(
-            _from_native(NativeCell(emulator.emulator.transaction_cell)),
-            _from_native(NativeCell(emulator.emulator.account_cell)),
+            from_native(NativeCell(emulator.emulator.transaction_cell)),
+            from_native(NativeCell(emulator.emulator.account_cell)),
         )
 
     def run_get(
@@ -133,8 +133,8 @@ class Engine:
         lt: int = 0,
     ) -> GetResult:
         """Run a get method (by name or id) with `stack` bottom first and at most GET_METHOD_GAS."""
-        native_code = _native(code)
-        tvm = TVM(code=native_code, data=_native(data))
+        native_code = to_native(code)
+        tvm = TVM(code=native_code, data=to_native(data))
         tvm.set_gas_limit(GET_METHOD_GAS, GET_METHOD_GAS)
         tvm.set_c7(
             [
@@ -146,7 +146,7 @@ class Engine:
                 lt,
                 int.from_bytes(_seed(now, lt), "big"),
                 [balance_nano, None],
-                _native(begin_cell().store_address(address_of(account)).end_cell()).begin_parse(),
+                to_native(begin_cell().store_address(address_of(account)).end_cell()).begin_parse(),
                 self._native_config,
                 native_code,
                 [0, None],  # incoming value
@@ -167,9 +167,9 @@ class Engine:
     def _unpack(self, parameters: dict[int, Cell]) -> list[Any]:
         storage: Any = HashMap.parse(parameters[18].begin_parse(), 32, value_deserializer=lambda s: s.to_cell())
         latest = storage[max(storage)]
-        slices: list[Any] = [_native(latest).begin_parse()]
+        slices: list[Any] = [to_native(latest).begin_parse()]
         for number in _UNPACKED_PARAMETERS:
-            slices.append(_native(parameters[number]).begin_parse() if number in parameters else None)
+            slices.append(to_native(parameters[number]).begin_parse() if number in parameters else None)
         return slices
 
 
@@ -197,19 +197,11 @@ def _prev_blocks_tuple(blocks: PrevBlocks) -> list[Any]:
     ]
 
 
-def _native(cell: Cell) -> NativeCell:
-    return NativeCell(base64.b64encode(to_boc(cell)).decode())
-
-
-def _from_native(cell: NativeCell) -> Cell:
-    return from_boc(base64.b64decode(cell.to_boc()))
-
-
 def _push(value: StackValue) -> Any:
     if isinstance(value, Cell):
-        return _native(value)
+        return to_native(value)
     if isinstance(value, Slice):
-        return _native(value.to_cell()).begin_parse()
+        return to_native(value.to_cell()).begin_parse()
     if isinstance(value, list):
         return [_push(item) for item in value]
     return value
@@ -221,9 +213,9 @@ def _pull(value: Any) -> StackValue:
     if isinstance(value, int):
         return int(value)
     if isinstance(value, NativeCell):
-        return _from_native(value)
+        return from_native(value)
     if isinstance(value, NativeSlice):
-        slice_: Slice = _from_native(value.to_cell()).begin_parse()
+        slice_: Slice = from_native(value.to_cell()).begin_parse()
         return slice_
     if isinstance(value, list | tuple):
         return [_pull(item) for item in value]
