@@ -26,6 +26,8 @@ PIECE_BYTES = 1 << 20
 MAX_KEPT_SECONDS = 45 * 86_400
 """Longest deadline, grace and delivery window together."""
 MAX_ENTRY_BYTES = 64 << 10
+LISTED = 32
+"""Entries in one page of a node's list."""
 _SPEC_BYTES = 1024
 
 

@@ -111,8 +111,9 @@ class JobApi:
     # ---- agents
 
     async def _list(self, request: web.Request) -> web.Response:
-        found = await asyncio.to_thread(self._shelf.for_node, await self._agent(request))
-        return web.json_response({"jobs": [one.to_json() for one in found]})
+        node, after = await self._agent(request), request.query.get("after", "")
+        found, more = await asyncio.to_thread(self._shelf.for_node, node, _octets(after) if after else b"")
+        return web.json_response({"jobs": [one.to_json() for one in found], "more": more})
 
     async def _get_input(self, request: web.Request) -> web.Response:
         await self._agent(request)

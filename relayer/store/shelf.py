@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.errors import ProtocolError
-from protocol.job_link import PIECE_BYTES, Entry
+from protocol.job_link import LISTED, PIECE_BYTES, Entry
 from protocol.jobs import MAX_INPUT_BYTES, MAX_RESULT_BYTES
 from wrappers.cells import CellError
 
@@ -55,6 +56,7 @@ class Shelf:
         self._total = total_bytes
         self._lock = threading.RLock()
         self._entries: dict[bytes, Entry] = {}
+        self._nodes: dict[bytes, frozenset[bytes]] = {}
         self._reserved: dict[tuple[bytes, str], int] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in folder.iterdir():
@@ -67,7 +69,7 @@ class Shelf:
             # Any other error of the disk may pass: it is told to the operator, and deletes nothing.
             shutil.rmtree(path, ignore_errors=True)  # it died before the entry was whole: the client begins anew
             return
-        self._entries[entry.job] = entry
+        self._keep(entry)
         self._reserved[entry.job, INPUT] = entry.parsed.size
         for part in path.glob("result-*"):
             self._reserved[entry.job, part.name.removesuffix(".part")] = part.stat().st_size
@@ -93,7 +95,10 @@ class Shelf:
                 file.flush()
                 os.fsync(file.fileno())
             part.rename(path / "entry.json")
-            self._entries[entry.job] = entry
+            self._keep(entry)
+
+    def _keep(self, entry: Entry) -> None:
+        self._entries[entry.job], self._nodes[entry.job] = entry, entry.nodes
 
     def entry(self, job: bytes) -> Entry:
         with self._lock:
@@ -102,10 +107,13 @@ class Shelf:
             raise ShelfRefuses(404, "no such job is kept here", "submit it, or ask the relayer that has it")
         return found
 
-    def for_node(self, node: bytes) -> tuple[Entry, ...]:
-        """Jobs sealed to it whose input is whole."""
+    def for_node(self, node: bytes, after: bytes = b"", most: int = LISTED) -> tuple[tuple[Entry, ...], bool]:
+        """Jobs sealed to it whose input is whole, in order of their accounts; whether there are more than `most`."""
         with self._lock:
-            return tuple(one for one in self._entries.values() if node in one.nodes and self.is_whole(one.job, INPUT))
+            jobs = sorted(job for job, nodes in self._nodes.items() if node in nodes and job > after)
+            found = itertools.islice((job for job in jobs if self.is_whole(job, INPUT)), most + 1)
+            page = [self._entries[job] for job in found]
+        return tuple(page[:most]), len(page) > most
 
     def is_whole(self, job: bytes, name: str) -> bool:
         return (self._path(job) / name).exists()
@@ -162,7 +170,7 @@ class Shelf:
             over = [job for job, entry in self._entries.items() if entry.keep_until <= now]
             for job in over:
                 shutil.rmtree(self._path(job), ignore_errors=True)
-                del self._entries[job]
+                del self._entries[job], self._nodes[job]
                 self._reserved = {place: size for place, size in self._reserved.items() if place[0] != job}
             return len(over)
 

@@ -67,7 +67,7 @@ def entry(**changes) -> Entry:
 
 @pytest.fixture
 async def house(tmp_path):
-    shelf = Shelf(tmp_path, jobs_per_escrow=2, total_bytes=1 << 24)
+    shelf = Shelf(tmp_path, jobs_per_escrow=2, total_bytes=1 << 28)
     api = JobApi(shelf, Mirror(), Admission(), Limits())
     servers = []
     for routes in (api.client_routes(), api.agent_routes()):
@@ -142,6 +142,24 @@ async def test_a_node_gets_and_answers_only_what_is_sealed_to_it(house) -> None:
     with pytest.raises(RelayTrouble, match="400"):
         await other.put_result(JOB, b"x", hashlib.sha256(b"x").digest())
     assert await house.client.results(JOB) == {}
+
+
+async def test_g3_a_node_reads_the_list_page_by_page_and_begins_anew(house, monkeypatch) -> None:
+    monkeypatch.setattr(house.shelf, "_per_escrow", 200)
+    made = {}
+    for index in range(70):
+        job = child_address(REGISTRY, Kind.JOB, ESCROW, index)
+        made[job] = entry(job=job, index=index)
+        house.shelf.put(made[job], 0)
+    monkeypatch.setattr(house.shelf, "is_whole", lambda *_: True)
+    relay = agent(house)
+    pages = [await relay.entries() for _ in range(4)]
+    assert [len(page) for page in pages] == [32, 32, 6, 32] and pages[0] == pages[3]
+    assert {one.job: one for page in pages for one in page} == made
+    with pytest.raises(RelayTrouble, match="400"):
+        relay._after = b"short"
+        await relay.entries()
+    assert await relay.entries() == pages[0], "what went wrong is not asked for again"
 
 
 async def test_a_job_is_left_under_the_account_of_its_own_escrow_alone(house) -> None:

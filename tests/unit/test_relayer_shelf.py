@@ -44,13 +44,13 @@ def test_g16_pieces_are_taken_in_order_and_resumed_after_a_restart(tmp_path: Pat
     assert kept.append(one.job, BLOB, 0, DATA[:1000]) == 1000
     assert kept.append(one.job, BLOB, 0, DATA[:1000]) == 1000, "a repeated piece changes nothing"
     assert kept.append(one.job, BLOB, 2000, DATA[2000:]) == 1000, "nor does one that comes too early"
-    assert kept.for_node(NODE) == ()
+    assert kept.for_node(NODE) == ((), False)
     kept = shelf(tmp_path)
     assert kept.size(one.job, INPUT) == 1000
     with pytest.raises(ShelfRefuses, match="not here yet"):
         kept.read(one.job, INPUT, 0)
     kept.append(one.job, BLOB, 1000, DATA[1000:])
-    assert kept.for_node(NODE) == (one,) and kept.for_node(b"x" * 32) == ()
+    assert kept.for_node(NODE) == ((one,), False) and kept.for_node(b"x" * 32) == ((), False)
     assert kept.read(one.job, INPUT, 1000) == DATA[1000:] and kept.read(one.job, INPUT, len(DATA)) == b""
 
 
@@ -95,7 +95,7 @@ def test_a_restart_drops_what_is_no_entry_and_counts_the_rest(tmp_path: Path) ->
     (tmp_path / "jobs" / "half").mkdir()
     kept = shelf(tmp_path)
     assert not (tmp_path / "jobs" / "half").exists() and kept.entry(entry(1).job) == entry(1)
-    assert shelf(tmp_path, total_bytes=len(DATA)).for_node(NODE) == ()
+    assert shelf(tmp_path, total_bytes=len(DATA)).for_node(NODE) == ((), False)
 
 
 def test_entries_are_strict() -> None:
@@ -135,4 +135,22 @@ def test_g16_a_disk_that_fails_for_a_moment_deletes_nothing(tmp_path: Path, monk
         patch.setattr(Path, "read_text", fails)
         with pytest.raises(OSError, match="Too many"):
             shelf(tmp_path)
-    assert shelf(tmp_path).for_node(NODE) == (one,)
+    assert shelf(tmp_path).for_node(NODE) == ((one,), False)
+
+
+def test_g3_however_many_jobs_are_left_a_node_comes_to_each_of_them(tmp_path: Path) -> None:
+    """Who leaves many hides none of the others, for all that jobs are kept for weeks."""
+    kept = shelf(tmp_path, jobs_per_escrow=100, total_bytes=1 << 20)
+    made = [entry(number) for number in range(9, 0, -1)]
+    for one in made:
+        kept.put(one, NOW)
+        if one.index != 5:
+            fill(kept, one.job)
+    pages, after, more = [], b"", True
+    while more:
+        page, more = kept.for_node(NODE, after, most=3)
+        pages.append([one.index for one in page])
+        after = page[-1].job
+    assert pages == [[1, 2, 3], [4, 6, 7], [8, 9]]
+    assert kept.for_node(NODE, made[0].job) == ((), False)
+    assert kept.expire(NOW + 100) == 9 and kept.for_node(NODE) == ((), False)

@@ -10,12 +10,12 @@ import aiohttp
 
 from protocol import strict_json
 from protocol.errors import ProtocolError
-from protocol.job_link import MAX_ENTRY_BYTES, PATH, PIECE_BYTES, Entry, node_request
+from protocol.job_link import LISTED, MAX_ENTRY_BYTES, PATH, PIECE_BYTES, Entry, node_request
 from protocol.link import BadMessage, number
 from worker.agent.release_keys import Signer
 
 TIMEOUT_SECONDS = 60.0
-MAX_ENTRIES = 64
+MAX_ENTRIES = 2 * LISTED
 _Put = tuple[bytes, bytes]
 """Job, and SHA-256 of the result that is put."""
 _NOTHING: _Put = (bytes(32), bytes(32))
@@ -47,18 +47,24 @@ class JobRelay:
         self._node = node
         self._signer = signer
         self._clock = clock
+        self._after = b""
+        """The last job of the page before: whatever is left at a relayer, a node comes to every job in turn."""
 
     async def entries(self) -> tuple[Entry, ...]:
-        """Jobs that are sealed to this node. Raises RelayTrouble."""
-        data = await self._ask("GET", PATH, {}, MAX_ENTRIES * MAX_ENTRY_BYTES)
+        """Jobs that are sealed to this node: the next page, after the last one the first. Raises RelayTrouble."""
+        query = {"after": self._after.hex()} if self._after else {}
+        self._after = b""
+        data = await self._ask("GET", PATH, query, MAX_ENTRIES * MAX_ENTRY_BYTES)
         try:
             body = strict_json.parse(data)
-            rows = body["jobs"] if isinstance(body, dict) else None
-            if not isinstance(rows, list):
+            if not isinstance(body, dict) or not isinstance(rows := body["jobs"], list):
                 raise BadMessage("no list of jobs")
-            return tuple(Entry.from_json(row) for row in rows[:MAX_ENTRIES] if isinstance(row, dict))
+            found = tuple(Entry.from_json(row) for row in rows[:MAX_ENTRIES] if isinstance(row, dict))
         except (ValueError, KeyError, ProtocolError) as error:
             raise RelayTrouble(f"{self.origin} lists no jobs that can be read: {error}") from error
+        if found and body.get("more") is True:
+            self._after = found[-1].job
+        return found
 
     async def input_piece(self, job: bytes, offset: int) -> bytes:
         """Raises RelayTrouble."""
