@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 from job_stage import code_of
-from pytoniq_core import Cell
+from pytoniq_core import Cell, begin_cell
 from test_fees import acceptance_body, attest_raw, claim_receipt_body
+from test_node import one, refused
 from test_node_rare import ESCROW, IMAGE, MACHINE, REPORTER, TREASURY, notarise, parts, slashed, stands, told
 
 from devnet.trace import Trace
@@ -55,6 +56,16 @@ def test_g10_every_rare_message_is_read_to_its_end(world: World, pair: Pair, nam
     trace = world.tell(source, pair.node, TON, flipped(body, -1))
     assert trace.of(pair.node)[0].exit_code == CELL_UNDERFLOW and world.node(pair.node) == before
     assert world.tell(source, pair.node, TON, body).of(pair.node)[0].exit_code == 0
+
+
+@pytest.mark.parametrize("extra", ["reference", "byte"])
+def test_g8_nobody_adds_to_a_signed_claim_what_the_node_would_pay_for(world: World, pair: Pair, extra: str) -> None:
+    """References are not under the signature's hash, and a node pays an external message's way by its size."""
+    message = world.claim_external(pair.node, one(world, pair))
+    longer = begin_cell().store_cell(message)  # its body ends it
+    longer = longer.store_ref(Cell.empty()) if extra == "reference" else longer.store_uint(0, 8)
+    assert refused(world, longer.end_cell()) == CELL_UNDERFLOW
+    assert not world.ledger.send_external(message).failed
 
 
 # ------------------------------------------------------------------------------------------------ money
@@ -116,7 +127,7 @@ def test_g1_a_single_receipt_travels_on_its_senders_value_and_comes_back_into_th
     trace = world.tell(REPORTER, pair.node, value, body)
     assert code_of(trace) == ContractError.NOTHING_DUE
     back = trace.of(pair.node)[1]
-    assert back.in_msg is not None and back.in_msg.bounced
+    assert back.in_msg is not None and back.in_msg.bounced and back.exit_code == 0
     assert world.ledger.balance(pair.node) == before + value - trace.total_fees_nano
 
 
