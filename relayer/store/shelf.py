@@ -22,6 +22,8 @@ from protocol.jobs import MAX_INPUT_BYTES, MAX_RESULT_BYTES
 from wrappers.cells import CellError
 
 INPUT = "input"
+UPLOAD_SECONDS = 3600
+"""Longest wait for the next piece of an input."""
 
 
 class ShelfRefuses(Exception):
@@ -167,12 +169,19 @@ class Shelf:
     def expire(self, now: int) -> int:
         """Forget what nobody needs any more; how many jobs that were."""
         with self._lock:
-            over = [job for job, entry in self._entries.items() if entry.keep_until <= now]
+            over = [job for job, one in self._entries.items() if one.keep_until <= now or self._abandoned(job, now)]
             for job in over:
                 shutil.rmtree(self._path(job), ignore_errors=True)
                 del self._entries[job], self._nodes[job]
                 self._reserved = {place: size for place, size in self._reserved.items() if place[0] != job}
             return len(over)
+
+    def _abandoned(self, job: bytes, now: int) -> bool:
+        """Room that somebody asked for and does not fill; whoever comes back leaves his job anew."""
+        if self.is_whole(job, INPUT):
+            return False
+        times = [path.stat().st_mtime for path in self._path(job).glob("*")]
+        return now - max(times, default=0.0) > UPLOAD_SECONDS
 
     def _reserve(self, job: bytes, name: str, size: int, most: int) -> None:
         if not 0 < size <= most:

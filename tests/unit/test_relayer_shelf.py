@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from protocol.job_link import Entry, node_request, post_request
 from protocol.jobs import Wrap, wraps_to_bytes
 from protocol.link import BadMessage
 from protocol.sealing import WRAP_OVERHEAD
-from relayer.store.shelf import INPUT, Blob, Shelf, ShelfRefuses, result_name
+from relayer.store.shelf import INPUT, UPLOAD_SECONDS, Blob, Shelf, ShelfRefuses, result_name
 from wrappers.cells import to_boc
 from wrappers.job import JobSpec
 
@@ -154,3 +156,21 @@ def test_g3_however_many_jobs_are_left_a_node_comes_to_each_of_them(tmp_path: Pa
     assert pages == [[1, 2, 3], [4, 6, 7], [8, 9]]
     assert kept.for_node(NODE, made[0].job) == ((), False)
     assert kept.expire(NOW + 100) == 9 and kept.for_node(NODE) == ((), False)
+
+
+def test_room_that_nobody_fills_is_free_again(tmp_path: Path) -> None:
+    """Else a few clients who send nothing hold all of it, for as long as jobs are kept."""
+    kept, now = shelf(tmp_path, jobs_per_escrow=3), int(time.time())
+    for number in (1, 2, 3):
+        kept.put(entry(number, keep_until=now + 10**6), now)
+    fill(kept, entry(2).job)
+    kept.append(entry(3).job, BLOB, 0, DATA[:1000])
+    for path in (tmp_path / "jobs").glob("*/*"):
+        if path.name != "input.part":
+            os.utime(path, (now - UPLOAD_SECONDS - 60,) * 2)
+    assert kept.expire(now) == 1
+    with pytest.raises(ShelfRefuses, match="no such job"):
+        kept.entry(entry(1).job)
+    assert kept.is_whole(entry(2).job, INPUT) and kept.append(entry(3).job, BLOB, 1000, DATA[1000:]) == len(DATA)
+    kept.put(entry(1, keep_until=now + 10**6), now)
+    assert kept.expire(now + UPLOAD_SECONDS + 60) == 1
