@@ -26,7 +26,7 @@ from chain.http import JsonEndpoint, Retry, Throttle
 from chain.proof import prove_account
 from chain.reader import Reader
 from chain.refusal import refuses_message
-from wrappers.cells import CellError, address_of, from_boc, to_boc
+from wrappers.cells import MAX_STATE_BYTES, CellError, address_of, from_boc, to_boc
 
 PAGE_LIMIT = 16
 _NOT_READY = frozenset({-400, -503, 228, 429, 502, 503, 651, 652})
@@ -207,7 +207,7 @@ class LiteServer:
         if proved.state_hash is None:
             return AccountState(account, Status.ABSENT, 0, None, None, 0, proved.last_hash)
         try:
-            cell = from_boc(answer["state"])
+            cell = from_boc(answer["state"], MAX_STATE_BYTES)
         except CellError as error:
             raise DecodeError(f"the state of an existing account is {error}") from error
         if cell.hash != proved.state_hash:

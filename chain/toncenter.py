@@ -21,7 +21,7 @@ from chain.decode import decode_transaction
 from chain.history import ZERO_HASH, Cursor, check_links
 from chain.http import JsonEndpoint, Retry, Throttle
 from chain.refusal import refuses_message
-from wrappers.cells import CellError, from_boc, to_boc
+from wrappers.cells import MAX_STATE_BYTES, CellError, from_boc, to_boc
 
 PAGE_LIMIT = 100
 """toncenter's own limit of transactions in one answer."""
@@ -222,7 +222,7 @@ class Toncenter:
         if not raw:
             return None
         try:
-            return from_boc(raw)
+            return from_boc(raw, MAX_STATE_BYTES)
         except CellError as error:
             raise self._lie(f"{key} that is no cell ({error})") from error
 

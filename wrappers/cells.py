@@ -11,6 +11,10 @@ from enum import IntEnum
 from pytoniq_core import Address, Builder, Cell, Slice, begin_cell
 
 MAX_BOC_BYTES = 1 << 20
+MAX_CELLS = 65_536 + 64
+"""What an account may hold (configuration parameter 43, max_acc_state_cells), and what stands around it."""
+MAX_STATE_BYTES = 144 * MAX_CELLS
+"""At most 127 bytes of data, two descriptors and four references each. The verifier's state grows with its machines."""
 _MAGIC = bytes.fromhex("b5ee9c72")
 
 
@@ -58,13 +62,15 @@ def to_boc(*roots: Cell) -> bytes:
     )
 
 
-def from_boc(data: bytes) -> Cell:
+def from_boc(data: bytes, most_bytes: int = MAX_BOC_BYTES) -> Cell:
     """Parse exactly one root.
 
-    Raises CellError on anything that is not one well-formed bag of at most MAX_BOC_BYTES.
+    Raises CellError on anything that is not one well-formed bag of at most `most_bytes`, and MAX_CELLS cells.
     """
-    if len(data) > MAX_BOC_BYTES:
-        raise CellError(f"bag of cells of {len(data)} bytes is over the limit of {MAX_BOC_BYTES}")
+    if len(data) > most_bytes:
+        raise CellError(f"bag of cells of {len(data)} bytes is over the limit of {most_bytes}")
+    if data[:4] == _MAGIC and len(data) > 5 and int.from_bytes(data[6 : 6 + (data[4] & 7)], "big") > MAX_CELLS:
+        raise CellError(f"a bag of more than {MAX_CELLS} cells")
     try:
         roots = Cell.from_boc(data)
     except Exception as error:  # pytoniq-core raises many unrelated types on malformed input
