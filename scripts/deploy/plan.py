@@ -9,7 +9,7 @@ from pytoniq_core import Cell
 
 from attestation.onchain.fees import COLLATERAL_BITS, COLLATERAL_CELLS
 from attestation.onchain.needed import needed_messages
-from attestation.onchain.state import ChainImage, VerifierState, genesis_state
+from attestation.onchain.state import NO_LAUNCH, ChainImage, VerifierState, genesis_state
 from attestation.simulated.collateral import mint
 from chain.api import AccountState, Status
 from chain.outgoing import Outgoing, internal_message
@@ -228,6 +228,10 @@ def verify(desired: Desired, observed: Observed) -> tuple[Check, ...]:
             Check("court of the registry", want.court.hex(), have.court.hex()),
             Check("treasury", want.treasury.hex(), have.treasury.hex()),
             Check("endorsements of an image", _rebuilders(want.rebuilders), _rebuilders(have.rebuilders)),
+            Check("time-lock", f"{want.time_lock} s", f"{have.time_lock} s"),
+            Check("births that are stopped", str(want.stopped), str(have.stopped)),
+            Check("who is to govern next", _account(want.candidate), _account(have.candidate)),
+            Check("proposals", _proposals(want), _proposals(have)),
         ]
         checks += [
             Check(name, str(getattr(want.parameters, name)), str(getattr(have.parameters, name)))
@@ -243,6 +247,15 @@ def _data_hash(account: AccountState) -> str:
 def _rebuilders(rebuilders: Rebuilders) -> str:
     names = ", ".join(sorted(account.hex() for account in rebuilders.accounts))
     return f"{rebuilders.needed} of {names or 'nobody'}"
+
+
+def _account(account: bytes | None) -> str:
+    return "nobody" if account is None else account.hex()
+
+
+def _proposals(state: RegistryState) -> str:
+    """What may be executed soon, or at once: a time-lock holds back nothing that was proposed before one looked."""
+    return ", ".join(sorted(action.hex() for action in state.proposals)) or "none"
 
 
 def _verifier_checks(desired: Desired, have: VerifierState | None) -> list[Check]:
@@ -283,8 +296,12 @@ def _root_name(simulated: bool) -> str:
 def _images(images: Mapping[bytes, ChainImage]) -> str:
     if not images:
         return "none"
-    each = (f"{measurement.hex()} (tier {image.tier})" for measurement, image in images.items())
-    return ", ".join(sorted(each))
+    return ", ".join(sorted(f"{measurement.hex()} ({_image(image)})" for measurement, image in images.items()))
+
+
+def _image(image: ChainImage) -> str:
+    launch = f", launch {image.launch.hex()}" if image.launch != NO_LAUNCH else ""
+    return f"tier {image.tier}, {image.status.name.lower()}{launch}"
 
 
 def verifier_state(account: AccountState) -> VerifierState | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from attestation.evidence import Kind
+from attestation.onchain.state import ChainImage, ImageStatus
 from chain.api import AccountState, Status
 from chain.config import NETWORKS, ConfigError
 from chain.wallet import Wallet
@@ -19,6 +20,7 @@ from scripts.stage import key_of, public
 from wrappers.addresses import singleton_state_init
 from wrappers.cells import EMPTY
 from wrappers.code import Contract, code
+from wrappers.registry import Proposal
 
 DEPLOYER = key_of("deployer")
 KEY, GOVERNOR = public(DEPLOYER), b"\x08" * 32
@@ -119,6 +121,26 @@ def test_verify_names_every_difference() -> None:
     }
     nothing = verify(want, Observed(*map(absent, (want.registry, want.attestation, want.court))))
     assert not any(check.holds for check in nothing)
+
+
+def test_g14_what_governance_holds_ready_or_has_taken_back_is_a_difference() -> None:
+    want = desired()
+    seen, state = deployed(want), want.registry_state
+    waiting = {b"\x01" * 32: Proposal(NOW + 60, settings=False)}
+    for name, changes in (
+        ("time-lock", {"time_lock": 86_400}),
+        ("births that are stopped", {"stopped": 2}),
+        ("who is to govern next", {"candidate": b"\x09" * 32}),
+        ("proposals", {"proposals": waiting}),
+    ):
+        other = replace(seen, registry=active(want.registry, Contract.REGISTRY, replace(state, **changes).to_cell()))
+        assert [check.name for check in verify(want, other) if not check.holds] == [name]
+    images = {b"\x02" * 32: ChainImage()}
+    want = replace(want, verifier=replace(want.verifier, images=images))
+    assert all(check.holds for check in verify(want, deployed(want)))
+    for changed in (ChainImage(launch=b"\x03" * 32), ChainImage(status=ImageStatus.COMPROMISED)):
+        other = deployed(replace(want, verifier=replace(want.verifier, images=dict.fromkeys(images, changed))))
+        assert [check.name for check in verify(want, other) if not check.holds] == ["images"]
 
 
 def test_g14_a_verifier_of_the_other_root_is_never_taken_for_the_profiles() -> None:
