@@ -16,7 +16,7 @@ from devnet.engine import PrevBlocks
 from devnet.ledger import Snapshot
 from devnet.mcblocks import SyntheticBlocks
 from devnet.trace import Trace
-from scripts.stage import DAY, TON, account_of_name, key_of, public
+from scripts.stage import DAY, HOUR, TON, account_of_name, key_of, public
 from tests.support.altered import flipped, with_ref
 from wrappers import committee_messages
 from wrappers.addresses import singleton_address, singleton_state_init
@@ -230,6 +230,8 @@ def test_a_committee_is_born_by_genesis_alone_and_of_exact_terms() -> None:
     ("changes", "taken"),
     [
         ({"window": 2 * DAY}, True),
+        ({"window": HOUR}, True),
+        ({"seats": 15, "quorum": 8}, True),
         ({"bond_nano": LEAST_BOND_NANO, "fee_nano": LEAST_FEE_NANO}, True),
         ({"bond_nano": LARGEST_BOND_NANO, "fee_nano": LARGEST_FEE_NANO}, True),
         ({"bond_nano": LARGEST_BOND_NANO + 1}, False),
