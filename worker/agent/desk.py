@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from chain.api import ChainError
 from protocol.errors import Code, Malformed, WireError
@@ -31,6 +32,15 @@ MAX_REPLAYS = 4
 NOT_STORED = WireError.of(Code.INTERNAL, "the node's receipt store takes nothing now")
 
 
+@dataclass(slots=True, eq=False)
+class _Beginning:
+    """A request between its arrival and its registration, while the chain and the store are asked about it."""
+
+    allotment: bytes
+    stale: bool
+    """A release for its row was in the making since: what was read before says nothing any more."""
+
+
 class Desk:
     def __init__(
         self,
@@ -51,6 +61,7 @@ class Desk:
         self._enclave: Enclave | None = None
         self._running: dict[bytes, Running] = {}
         self._releasing: set[bytes] = set()
+        self._beginning: set[_Beginning] = set()
         self._replays = asyncio.Semaphore(MAX_REPLAYS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
@@ -78,6 +89,8 @@ class Desk:
     def hold(self, allotment: bytes) -> None:
         """From now on nothing is begun under this allotment: a release for it is being made."""
         self._releasing.add(allotment)
+        for one in self._beginning:
+            one.stale = one.stale or one.allotment == allotment
 
     def unhold(self, allotment: bytes) -> None:
         self._releasing.discard(allotment)
@@ -134,15 +147,21 @@ class Desk:
         known = await self._journal.read(lambda store: store.request(request.request_id))
         if known is not None:
             raise _repeated(known)
-        voucher_key = await self._gate(request)
-        await self._journal.check()  # what is answered while the disk is full could not be billed
+        allotment = request.voucher.allotment
+        beginning = _Beginning(allotment, allotment in self._releasing)
+        self._beginning.add(beginning)
+        try:
+            voucher_key = await self._gate(request)
+            await self._journal.check()  # what is answered while the disk is full could not be billed
+        finally:
+            self._beginning.remove(beginning)
         # Nothing waits between the checks from here to the registration, so they hold.
         if (running := self._join(request, sink)) is not None:
             return running
         enclave = self._enclave
         if enclave is None or enclave.key != request.voucher.key:
             raise _refused(WireError.of(Code.NODE_NOT_LIVE))
-        if request.voucher.allotment in self._releasing:
+        if beginning.stale:
             raise _refused(WireError.of(Code.ALLOTMENT_CLOSING, "a release is being signed for it"))
         if self.paused:
             raise _refused(WireError.of(Code.NODE_BUSY, "its enclave is being replaced by one with a new key"))
@@ -183,7 +202,7 @@ class Desk:
         allotment, key = request.voucher.allotment, request.voucher.key
 
         def read(store: Store) -> tuple[bool, int]:
-            released = row is not None and store.release(allotment, row.seqno) is not None
+            released = row is not None and store.is_released(allotment, row.seqno)
             return released, store.owed_elsewhere(allotment, key)
 
         released, elsewhere = await self._journal.read(read)

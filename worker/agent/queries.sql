@@ -59,6 +59,9 @@ WHERE key = :key AND allotment = :allotment AND receipts.seq > :seq ORDER BY rec
 INSERT INTO releases (allotment, row_seqno, allotted_nano, signature)
 VALUES (:allotment, :row_seqno, :allotted_nano, :signature) ON CONFLICT DO NOTHING;
 
+-- is_released: whether a release was signed for this state of a row, or a later one
+SELECT 1 FROM releases WHERE allotment = :allotment AND row_seqno >= :row_seqno LIMIT 1;
+
 -- release: the release signed for this state of a row, if any
 SELECT allotted_nano, signature FROM releases WHERE allotment = :allotment AND row_seqno = :row_seqno;
 

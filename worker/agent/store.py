@@ -234,6 +234,10 @@ class Store:
         rows = self._run("receipts_after", key=key, allotment=allotment, seq=seq, limit=limit)
         return tuple(KeptReceipt(row["escrow"], row["allotment_epoch"], row["frame"]) for row in rows)
 
+    def is_released(self, allotment: bytes, row_seqno: int) -> bool:
+        """Whether a release was signed for the row at `row_seqno`, or later: then what shows it so is out of date."""
+        return self._run("is_released", allotment=allotment, row_seqno=row_seqno).fetchone() is not None
+
     def release(self, allotment: bytes, row_seqno: int) -> SignedRelease | None:
         row = self._run("release", allotment=allotment, row_seqno=row_seqno).fetchone()
         return None if row is None else SignedRelease(row["allotted_nano"], row["signature"])
