@@ -25,7 +25,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 
 class Crossing:
-    """The house's journal. Between what the gate reads and what it does, a release is made, or one begun before ends."""
+    """The house's journal. Between what the gate reads and what it does, a release is made, or one begun before."""
 
     def __init__(self, house: House, *, begun: bool) -> None:
         self._house, self._journal, self._begun = house, house.journal, begun
