@@ -14,11 +14,11 @@ from typing import Annotated
 import typer
 
 from app.audit import show
-from app.audit.core.audit import audit, identify
+from app.audit.core.audit import audit, check_registry_of, identify
 from app.audit.core.between import check_between
 from app.audit.core.facts import Facts, Finding, Kind, Report
 from app.audit.core.receipts import Evidence, Shown, check_receipts, parse
-from app.audit.gather import facts_of, network_of, node_of
+from app.audit.gather import facts_of, network_of, node_of, singletons
 from app.home import Home, Ports
 from chain.api import Chain, ChainError
 from chain.config import ConfigError, connect, load_network
@@ -94,6 +94,11 @@ async def _run(
             # Of a whole network's accounts some have ended; whoever names an account wants it there.
             reports = [one for one in reports if one.kind is not Kind.ABSENT]
         between = check_between(facts) if len(facts) > 1 and deep else ()
+        if addresses and registry is not None and known is not None:
+            named = await facts_of(chain, known, network.global_id, history=False)
+            those = {known, *singletons(named)}
+            found = (check_registry_of(one, known, those) for one in facts)
+            between = (*between, *(one for one in found if one is not None))
         findings, evidence = await _open(chain, shown, known, network.global_id) if shown else ((), ())
         return _Result(tuple(reports), between, findings, evidence)
     finally:

@@ -44,12 +44,13 @@ async def node_of(chain: Chain, account: bytes, registry: bytes, global_id: int)
 async def network_of(chain: Chain, registry: bytes, global_id: int) -> tuple[Facts, ...]:
     """Registry, the other singletons, and every child that was ever born. Raises ChainError."""
     first = await facts_of(chain, registry, global_id)
-    accounts = dict.fromkeys([*_singletons(first), *children_in(first.history or ())])
+    accounts = dict.fromkeys([*singletons(first), *children_in(first.history or ())])
     accounts.pop(registry, None)
     return (first, *[await facts_of(chain, account, global_id) for account in accounts])
 
 
-def _singletons(registry: Facts) -> Iterable[bytes]:
+def singletons(registry: Facts) -> Iterable[bytes]:
+    """The others that it names."""
     if identify(registry.state) is not Kind.REGISTRY or registry.state.data is None:
         return ()
     state = RegistryState.from_cell(registry.state.data)

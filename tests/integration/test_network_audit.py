@@ -58,6 +58,9 @@ async def test_g1_g2_g13_a_network_and_a_clients_receipts_hold(net: Any, ask_nod
     (mine,) = [one for one in found["accounts"] if one["account"] == escrow.hex()]
     assert mine["counters"]["paid_to_nodes_nano"] > 0
     assert all(one["holds"] for one in found["between"]) and len(found["between"]) == 2
+    code, out, err = await audit(net, "--json", "--registry", net.node.hex(), escrow.hex())
+    assert code == 1, out + err
+    assert [one["holds"] for one in json.loads(out)["between"]] == [False], "of another registry than the one named"
 
 
 async def test_g17_an_audit_believes_no_single_endpoint(net: Any) -> None:

@@ -9,14 +9,19 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytoniq_core import Cell, begin_cell
 
-from app.audit.core.audit import audit
+from app.audit.core.audit import audit, check_registry_of
 from app.audit.core.between import check_between
 from app.audit.core.facts import Facts, Finding, Kind, Report
 from app.audit.core.history import strangers_paid
+from app.audit.gather import singletons
 from chain.api import Status, Transaction
 from scripts.stage import TON, World
 from tests.support.audit_world import facts_of, market
+from wrappers.addresses import Kind as ChildKind
+from wrappers.addresses import child_address
+from wrappers.code import Contract, code
 from wrappers.escrow import EscrowState
 from wrappers.node import NodeState
 from wrappers.prices import PRICES
@@ -42,6 +47,30 @@ def test_g1_g2_a_true_market_holds_and_every_nanoton_has_an_owner() -> None:
         came, left = sum(flow.in_nano for flow in report.flows), sum(flow.out_nano for flow in report.flows)
         assert came - left - report.fees_nano == report.balance_nano
     assert all(finding.holds for finding in check_between([node, escrow, registry]))
+
+
+def test_g10_an_account_of_another_registry_is_not_taken_for_one_of_the_named() -> None:
+    """All else about it may hold: whoever deploys a registry has true nodes and escrows there."""
+    world, node, escrow, registry = _market()
+    those = {world.registry, *singletons(registry)}
+    assert those == {world.registry, world.attestation, world.court}
+    stub = child_address(world.registry, ChildKind.ESCROW, b"\x07" * 32, 0)
+    empty = replace(escrow, account=stub, state=replace(escrow.state, code=code(Contract.STUB), data=_stub(world)))
+    for facts in (node, escrow, empty, registry):
+        found = check_registry_of(facts, world.registry, those)
+        assert found is not None and found.holds
+        other = check_registry_of(facts, b"\x01" * 32, {b"\x01" * 32})
+        assert other is not None and not other.holds
+    for facts in (node, escrow, registry):
+        moved = check_registry_of(replace(facts, account=b"\x02" * 32), world.registry, those)
+        assert moved is not None and not moved.holds
+    nothing = replace(escrow, state=replace(escrow.state, status=Status.ABSENT, code=None, data=None))
+    assert check_registry_of(nothing, world.registry, those) is None
+
+
+def _stub(world: World) -> Cell:
+    data = begin_cell().store_bytes(world.registry).store_uint(ChildKind.ESCROW, 8).store_bytes(b"\x07" * 32)
+    return data.store_uint(0, 32).end_cell()
 
 
 def test_the_market_has_all_that_the_audit_speaks_of() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from app.audit.core.facts import Facts, Finding, Kind, Line, Report
 from app.audit.core.history import check_history, fees, flows
 from attestation.onchain.state import VerifierState
 from chain.api import AccountState, ChainError, Status
+from protocol.siblings import job_of, may_be_child
 from wrappers.addresses import Kind as ChildKind
 from wrappers.addresses import child_address
 from wrappers.cells import CellError
@@ -24,6 +25,7 @@ from wrappers.registry import RegistryState
 
 T = TypeVar("T")
 STUB_BITS = 256 + 8 + 256 + 32
+_CHILDREN = {Kind.NODE: ChildKind.NODE, Kind.ESCROW: ChildKind.ESCROW}
 
 
 @cache
@@ -126,6 +128,26 @@ def _stub(facts: Facts) -> _Judged:
     finding = Finding("the address follows from registry, owner and index", genuine, owner.hex())
     line = Line(owner.hex(), "waits at an account that is not born: opening it again finds it", balance)
     return ((line,) if balance else ()), (finding,), {}
+
+
+def check_registry_of(facts: Facts, registry: bytes, singletons: Collection[bytes]) -> Finding | None:
+    """Whether the account is one of that registry's; None where there is nothing that could be.
+
+    Who deploys a registry of his own has nodes and escrows of which everything else holds.
+    """
+    kind, data = identify(facts.state), facts.state.data
+    if data is None or kind in (Kind.ABSENT, Kind.OTHER, Kind.COMMITTEE):
+        return None
+    if kind is Kind.STUB:
+        holds = len(data.bits) == STUB_BITS and data.begin_parse().load_bytes(32) == registry
+    elif kind is Kind.JOB:
+        holds = job_of(data, facts.account, registry) is not None
+    elif kind in _CHILDREN:
+        born = len(data.bits) != STUB_BITS or bool(data.refs)
+        holds = born and may_be_child(data, _CHILDREN[kind], facts.account, registry)
+    else:
+        holds = facts.account in singletons
+    return Finding(f"{facts.account.hex()[:16]}: it is of the registry that was named", holds, registry.hex())
 
 
 def all_hold(reports: tuple[Report, ...], between: tuple[Finding, ...]) -> bool:
