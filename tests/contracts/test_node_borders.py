@@ -171,6 +171,15 @@ def test_g10_what_was_offered_to_nobody_nobody_takes(world: World, pair: Pair, a
     assert world.node(pair.node) == before
 
 
+def test_g4_an_offer_of_the_payout_address_is_taken_once(world: World, pair: Pair) -> None:
+    other = account_of_name("other")
+    assert not world.tell(world.operator.account, pair.node, TON, node_rare.offer_payout(other)).failed
+    assert not world.tell(other, pair.node, TON, node_rare.accept_payout()).failed
+    extras = world.node(pair.node).extras
+    assert world.node(pair.node).payout == other and extras is not None and extras.new_payout is None
+    assert code_of(world.tell(other, pair.node, TON, node_rare.accept_payout())) == ContractError.NOT_ALLOWED
+
+
 def test_g18_an_offer_that_is_no_terms_is_refused(world: World, pair: Pair) -> None:
     good = node_rare.set_offer(Terms(b"\x0a" * 32, 1, 2, 3, 4, 5))
     for bit in (0, 31):
