@@ -11,7 +11,7 @@ from wrappers.errors import ContractError
 
 
 def test_g14_a_key_with_intels_y_alone_is_a_test_root() -> None:
-    """Two more points of the curve have that y: x^3 - 3x is the same there. Their secrets are nobody's, as far as known,
+    """Two more points of the curve have that y, for x^3 - 3x is the same there. Nobody is known to have their secrets,
     but what the network calls hardware rests on none of that."""
     x, y = int.from_bytes(INTEL_KEY[:32], "big"), INTEL_KEY[32:]
     root = pow(12 - 3 * x * x, (P + 1) // 4, P)
