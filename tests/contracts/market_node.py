@@ -294,7 +294,7 @@ def _accept_job(state: NodeState, a: Arrival, s: Slice) -> Outcome:
     id_ = job_id(a.network, job, epoch, spec)
     signed = Acceptance(id_, state.node_id)
     require(verify(signed, signature, key), BAD_SIGNATURE)
-    stake_until = a.now + max(state.unbonding, state.claim_window) + state.challenge_window
+    stake_until = a.now + state.claim_window + state.challenge_window
     body = accepted(id_, state.epoch, key, bytes(rare_program(Contract.NODE).hash), stake_until)
     return Outcome(state, a.base, (bytes(body.hash),))
 
