@@ -16,7 +16,7 @@ from tonpy.types import Cell as NativeCell
 from wrappers.cells import to_boc
 
 # Some 60 MB of cells at most.
-MAX_CELLS = 40_000
+MAX_SEEN = 40_000
 MAX_NATIVE = 4_000
 
 _seen: dict[tuple[bytes, ...], Cell] = {}
@@ -69,7 +69,7 @@ def _decoded(data: bytes) -> Cell:
         refs = [int.from_bytes(data[at + i * width : at + (i + 1) * width], "big") for i in range(first & 7)]
         at += (first & 7) * width
         rows.append((own, refs))
-    if len(_seen) + count > MAX_CELLS:
+    if len(_seen) + count > MAX_SEEN:
         _seen.clear()
     cells = dict[int, Cell]()
     for index in range(count - 1, -1, -1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from attestation_mirror import Mirror
+from shares_stage import Shared, build
 
 from devnet.ledger import Snapshot
 from scripts.stage import Pair, World, built_world, make_pair
@@ -58,3 +59,16 @@ def mirror(_loaded: tuple[Mirror, Snapshot]) -> Mirror:
     """A verifier with all collateral; every test finds it fresh."""
     _loaded[0].ledger.revert(_loaded[1])
     return _loaded[0]
+
+
+@pytest.fixture(scope="module")
+def _shared() -> tuple[Shared, Snapshot]:
+    shared = build()
+    return shared, shared.world.ledger.snapshot()
+
+
+@pytest.fixture
+def shared(_shared: tuple[Shared, Snapshot]) -> Shared:
+    """An escrow whose one row of 2 TON pays shares, a fee of the network among them; every test finds it fresh."""
+    _shared[0].world.ledger.revert(_shared[1])
+    return _shared[0]

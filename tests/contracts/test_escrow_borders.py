@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 from pytoniq_core import Cell, begin_cell
+from shares_stage import RELAYER, ROYALTY, Shared
 from test_escrow import code_of
-from test_escrow_shares import RELAYER, ROYALTY, Shared, build
 from test_governance_actions import job_config
 
-from devnet.ledger import Snapshot
 from scripts.stage import DAY, TON, Pair, World, account_of_name
 from wrappers import escrow, escrow_rare
 from wrappers.code import Contract, code_hash, size_of
@@ -19,19 +18,6 @@ MAX_CONFIG_CELLS = 64
 OTHER = account_of_name("x")
 SHARED_OF = 10_000
 """A relayer's share is a tenth of what a row paid, a royalty a twentieth: scripts.stage.World.shares."""
-
-
-@pytest.fixture(scope="module")
-def _built() -> tuple[Shared, Snapshot]:
-    shared = build()
-    return shared, shared.world.ledger.snapshot()
-
-
-@pytest.fixture
-def shared(_built: tuple[Shared, Snapshot]) -> Shared:
-    """An escrow with one row of 2 TON that pays shares, a fee of the network's among them."""
-    _built[0].world.ledger.revert(_built[1])
-    return _built[0]
 
 
 # ------------------------------------------------------------------------------------------------ without a fee

@@ -57,7 +57,7 @@ def test_a_cell_comes_back_as_it_went(name: str) -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "MAX_CELLS", 20)
+    monkeypatch.setattr(native, "MAX_SEEN", 20)
     monkeypatch.setattr(native, "MAX_NATIVE", 3)
     for number in range(50):
         leaf = begin_cell().store_uint(number, 32).end_cell()
